@@ -1,0 +1,1 @@
+"""nodewall: a per-node agent that enforces Kubernetes network policy."""

@@ -1,0 +1,1 @@
+"""What enforces: `base` is the contract, `memory` and `bpf` keep it and do not know each other."""

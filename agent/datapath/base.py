@@ -1,0 +1,56 @@
+"""The contract between the reconciler and whatever enforces.
+
+One caller, the reconciler; no implementation needs a lock. `apply` is idempotent; deleting what is
+gone is no error. The last policy stays in force when the agent dies, and `open` adopts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from agent import desired as desired_
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What one apply did, for status, logs and metrics."""
+
+    generation: int
+    written: int
+    """Rows written or deleted in all maps."""
+    flipped: int
+    """Endpoints that moved to the new generation."""
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport:
+    """Which engine runs and why, for status and metrics."""
+
+    mode: str
+    """`socket+nfbpf`, `socket+iptables`, `iptables`, `memory`."""
+    reasons: tuple[str, ...] = ()
+    """Why no better mode runs, and what does not hold here; one line each."""
+
+
+class Datapath(Protocol):
+    """Brings what is enforced into line with a DesiredState."""
+
+    def open(self) -> EngineReport:
+        """Probe functionally, load or adopt programs and maps; nothing is widened by it.
+
+        Raises NotSupported naming what is missing, ProgramRejected with the log, or DatapathError.
+        """
+
+    def apply(self, desired: desired_.DesiredState) -> Applied:
+        """Write, flip, clean up, in that order; on any error the old generation stays in force.
+
+        Raises MapFull before anything is written, ApplyFailed after retries.
+        """
+
+    def close(self) -> None:
+        """Let go of file descriptors; enforcement stays."""
+
+    def uninstall(self) -> None:
+        """Remove every trace: links, programs, maps, pins, tables. Safe to repeat."""

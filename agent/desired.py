@@ -1,0 +1,142 @@
+"""The seam: what the datapath of one node shall enforce, as data.
+
+The compiler writes it, a datapath brings the kernel into line with it. Neither side sees the other:
+no selector, policy or Kubernetes object is below this line, no map, byte order or file descriptor
+above it. Everything is derived from the present inputs alone, numbers included, so that any path to
+one state gives one and the same DesiredState (design: level-triggered).
+
+How a packet is judged, by every datapath alike:
+
+1. A connection is normalised to its original direction (client -> server). Replies are judged as the
+   connection they belong to (rule A38), so a revoked permission cuts live flows (rule A39).
+2. Client is a local endpoint: `egress_set` judges the server's identity. Server is a local endpoint:
+   `ingress_set` judges the client's identity. Both must agree (rule A16). Set 0 = not isolated: allow.
+3. The identity of an address: `hosts`, else the longest prefix in `cidrs`, else WORLD.
+4. In a set: the longest match (protocol, then port prefix) among the rows of that identity decides;
+   without one, the longest among the rows of ANY; without one, denied (isolated, rule A15).
+   The compiler has flattened tiers so that the row found is final.
+
+A new state takes effect at one instant for every endpoint of the node (`datapath/plan.py`).
+
+Numbers: policy sets, endpoints, services and rules carry u32 digests of their content, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from agent.model import endpoint, identity, net, resources, verdict
+
+NOT_ISOLATED = 0
+"""The policy set of an endpoint that no policy selects in that direction."""
+ANY_PROTOCOL = 0
+"""Protocol of a row that matches every protocol, ICMP included."""
+
+
+class Action(enum.Enum):
+    """What a row does; the value is what the map carries."""
+
+    ALLOW = 1
+    DENY = 2
+
+
+class ServiceClass(enum.Enum):
+    """What a policy set allows of a Service's backends; the value is what the map carries."""
+
+    ALL = 1
+    NONE = 2
+    """MIXED is the absence of a row: the hook lets it pass and FORWARD judges the chosen backend."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """Matches ports that share the upper `port_bits` bits with `port`.
+
+    `port_bits` is 0 (every port, then `port` is 0) to 16; protocol 0 = any, then `port_bits` is 0.
+    """
+
+    identity: int
+    protocol: int
+    port: int
+    port_bits: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What happens to what the key matches, and by which rule (a key of `DesiredState.rules`)."""
+
+    action: Action
+    rule: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """The rows of one direction, shared by every endpoint with the same policies.
+
+    `digest` names the symbolic content (policies, rules, selectors, the subject's named ports), not the
+    rows: rows are a function of it and of the identities present, so an identity that comes or goes
+    adds or removes its rows in place, and every other change makes a new set with a new `id`.
+    """
+
+    id: int
+    digest: bytes
+    direction: net.Direction
+    rows: Mapping[RowKey, Row]
+    isolating: tuple[resources.ObjectRef, ...]
+    """The policies that isolate; what a default deny is attributed to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A local pod the datapath enforces on."""
+
+    id: int
+    """Digest of pod UID and network namespace cookie."""
+    namespace: str
+    pod: str
+    uid: str
+    labels: Mapping[str, str]
+    netns_cookie: int
+    veth_ifindex: int
+    ingress_ifindex: int
+    addresses: tuple[net.Address, ...]
+    ingress_set: int
+    egress_set: int
+    held: bool = False
+    """Not programmed yet and strict: nothing passes in either direction but the node's own traffic."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Frontend:
+    """Where a Service listens: cluster, external or load balancer address, or node address and node port."""
+
+    address: net.Address
+    port: int
+    protocol: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredState:
+    """All a node enforces; `revision` counts inputs and is no part of the state."""
+
+    revision: int = 0
+    endpoints: Mapping[int, Endpoint] = MappingProxyType({})
+    sets: Mapping[int, PolicySet] = MappingProxyType({})
+    hosts: Mapping[net.Address, identity.NumericIdentity] = MappingProxyType({})
+    """ipcache, single addresses: every pod of the cluster."""
+    cidrs: Mapping[net.Network, identity.NumericIdentity] = MappingProxyType({})
+    """ipcache, prefixes that policies mention."""
+    frontends: Mapping[Frontend, int] = MappingProxyType({})
+    """Service frontend -> service number; frontends without endpoints are left out (kube-proxy refuses)."""
+    classes: Mapping[tuple[int, int], tuple[ServiceClass, int]] = MappingProxyType({})
+    """(egress policy set, service) -> class and, for ALL, the rule that allows the first backend."""
+    held_ranges: frozenset[net.Network] = frozenset()
+    """Addresses in here that are no endpoint's are held: this node's pod ranges, in strict mode."""
+    deny_mode: endpoint.DenyMode = endpoint.DenyMode.REJECT
+    rules: Mapping[int, verdict.RuleRef] = MappingProxyType({})
+    identities: Mapping[identity.NumericIdentity, identity.Identity] = MappingProxyType({})
+    services: Mapping[int, tuple[resources.ObjectRef, ...]] = MappingProxyType({})
+    """Service number -> the Services with that content, for people."""

@@ -1,0 +1,105 @@
+"""Verdicts: what happened to a flow, why, and by which policy. Names follow Hubble's flow.proto."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from agent.model import labels as labels_
+from agent.model import net, resources
+
+
+class Verdict(enum.Enum):
+    """What happened; the value is Hubble's number."""
+
+    FORWARDED = 1
+    DROPPED = 2
+    ERROR = 3
+    AUDIT = 4
+
+
+class Layer(enum.Enum):
+    """Which layer decided; the value is what `struct event` carries."""
+
+    SOCKET = 1
+    PACKET = 2
+
+
+class Reason(enum.Enum):
+    """Why; the value is what `struct event` carries (`bpf/include/types.h`, enum reason)."""
+
+    RULE_ALLOWED = 1
+    """A rule allows it; `rule` names it."""
+    NOT_ISOLATED = 2
+    """No policy isolates the endpoint in this direction (rule A15)."""
+    POLICY_DENIED = 3
+    """Isolated, and no rule allows it (Hubble 133)."""
+    POLICY_DENY = 4
+    """A rule denies it explicitly (Hubble 181)."""
+    ENDPOINT_HELD = 5
+    """The pod is not programmed yet (Hubble 203, rule A45)."""
+    SOURCE_SPOOFED = 6
+    """The source address is not the sending pod's (Hubble 132)."""
+    SERVICE_DENIED = 7
+    """Every backend of the Service is denied."""
+    MALFORMED = 8
+    """The packet could not be parsed, so nothing can allow it."""
+    RELATED_FORGED = 9
+    """An ICMP error about a flow its sender is no end of."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class RuleRef:
+    """Names the rule of a policy that decided; `index` counts within its direction."""
+
+    policy: resources.ObjectRef
+    direction: net.Direction
+    index: int
+
+    def __str__(self) -> str:
+        """Show as `NetworkPolicy x/p ingress[0]`."""
+        return f"{self.policy} {self.direction.name.lower()}[{self.index}]"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FlowEnd:
+    """One end of a flow, as far as it is known; `port` is 0 where the protocol has none."""
+
+    address: net.Address
+    port: int
+    identity: int
+    namespace: str = ""
+    pod: str = ""
+    labels: labels_.Labels = labels_.NO_LABELS
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Who called connect() or sendmsg(); only the socket layer knows."""
+
+    pid: int
+    command: str
+    """At most 15 bytes, hostile: escape before printing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictEvent:
+    """One decision on one flow in one direction, enriched from the snapshot of its generation."""
+
+    time_ns: int
+    """Wall clock, nanoseconds since 1970."""
+    node: str
+    verdict: Verdict
+    reason: Reason
+    direction: net.Direction
+    layer: Layer
+    protocol: int
+    """IANA number; may be none of `net.Protocol`."""
+    source: FlowEnd
+    destination: FlowEnd
+    generation: int
+    rule: RuleRef | None = None
+    """The rule that decided, if one did."""
+    isolating: tuple[resources.ObjectRef, ...] = ()
+    """The policies that isolate the subject, where nothing allowed the flow."""
+    process: Process | None = None

@@ -1,0 +1,1 @@
+"""One file an API kind: its objects become tiers."""
