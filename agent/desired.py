@@ -26,7 +26,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from agent.model import endpoint, identity, net, resources, verdict
 
@@ -123,20 +122,20 @@ class DesiredState:
     """All a node enforces; `revision` counts inputs and is no part of the state."""
 
     revision: int = 0
-    endpoints: Mapping[int, Endpoint] = MappingProxyType({})
-    sets: Mapping[int, PolicySet] = MappingProxyType({})
-    hosts: Mapping[net.Address, identity.NumericIdentity] = MappingProxyType({})
+    endpoints: Mapping[int, Endpoint] = dataclasses.field(default_factory=dict)
+    sets: Mapping[int, PolicySet] = dataclasses.field(default_factory=dict)
+    hosts: Mapping[net.Address, identity.NumericIdentity] = dataclasses.field(default_factory=dict)
     """ipcache, single addresses: every pod of the cluster."""
-    cidrs: Mapping[net.Network, identity.NumericIdentity] = MappingProxyType({})
+    cidrs: Mapping[net.Network, identity.NumericIdentity] = dataclasses.field(default_factory=dict)
     """ipcache, prefixes that policies mention."""
-    frontends: Mapping[Frontend, int] = MappingProxyType({})
+    frontends: Mapping[Frontend, int] = dataclasses.field(default_factory=dict)
     """Service frontend -> service number; frontends without endpoints are left out (kube-proxy refuses)."""
-    classes: Mapping[tuple[int, int], tuple[ServiceClass, int]] = MappingProxyType({})
+    classes: Mapping[tuple[int, int], tuple[ServiceClass, int]] = dataclasses.field(default_factory=dict)
     """(egress policy set, service) -> class and, for ALL, the rule that allows the first backend."""
     held_ranges: frozenset[net.Network] = frozenset()
     """Addresses in here that are no endpoint's are held: this node's pod ranges, in strict mode."""
     deny_mode: endpoint.DenyMode = endpoint.DenyMode.REJECT
-    rules: Mapping[int, verdict.RuleRef] = MappingProxyType({})
-    identities: Mapping[identity.NumericIdentity, identity.Identity] = MappingProxyType({})
-    services: Mapping[int, tuple[resources.ObjectRef, ...]] = MappingProxyType({})
+    rules: Mapping[int, verdict.RuleRef] = dataclasses.field(default_factory=dict)
+    identities: Mapping[identity.NumericIdentity, identity.Identity] = dataclasses.field(default_factory=dict)
+    services: Mapping[int, tuple[resources.ObjectRef, ...]] = dataclasses.field(default_factory=dict)
     """Service number -> the Services with that content, for people."""

@@ -8,6 +8,7 @@
     │   ├── ProgramRejected   the verifier or the compiler refused a program; keeps the whole log
     │   ├── MapFull           a generation does not fit; nothing was flipped
     │   └── ApplyFailed       a write failed after its retries; the old generation stays
+    ├── Unreachable           no agent answers on its socket
     └── LabError              the lab could not build or take down something
 
 Operands stay attributes, so that callers print them their own way.
@@ -73,6 +74,17 @@ class MapFull(DatapathError):  # noqa: N818 - see InvalidInput
 
 class ApplyFailed(DatapathError):  # noqa: N818 - see InvalidInput
     """A kernel write failed after its retries; the old generation stays in force."""
+
+
+class Unreachable(NodewallError):  # noqa: N818 - see InvalidInput
+    """No agent answers; `socket` is where one was looked for."""
+
+    def __init__(self, *, socket: str, reason: str, remedy: str) -> None:
+        """Name the socket, say what happened and what to do about it."""
+        super().__init__(f"no agent answers on {socket}: {reason}; {remedy}")
+        self.socket = socket
+        self.reason = reason
+        self.remedy = remedy
 
 
 class LabError(NodewallError):

@@ -7,9 +7,11 @@ gone is no error. The last policy stays in force when the agent dies, and `open`
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agent import desired as desired_
+from agent.model import endpoint
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,16 @@ class Datapath(Protocol):
 
         Raises MapFull before anything is written, ApplyFailed after retries.
         """
+
+    def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
+        """Bring the source checks on the veths of `sandboxes` up to date; called before each apply.
+
+        Datapaths whose check needs nothing on the veth do nothing. Raises DatapathError.
+        """
+
+    def counters(self) -> Mapping[str, int]:
+        """Return the kernel's counters by name, `events_lost` among them; any thread may ask."""
+        return {}
 
     def close(self) -> None:
         """Let go of file descriptors; enforcement stays."""

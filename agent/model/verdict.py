@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import TypeAlias
 
 from agent.model import labels as labels_
 from agent.model import net, resources
@@ -71,6 +72,8 @@ class FlowEnd:
     namespace: str = ""
     pod: str = ""
     labels: labels_.Labels = labels_.NO_LABELS
+    owner: resources.ObjectRef | None = None
+    """The Host, Node or Service the address belongs to, where it is no pod's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +106,16 @@ class VerdictEvent:
     isolating: tuple[resources.ObjectRef, ...] = ()
     """The policies that isolate the subject, where nothing allowed the flow."""
     process: Process | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Verdicts that did not reach a reader of the stream; losing them never delays a packet."""
+
+    count: int
+    where: str
+    """`ring`: the kernel's buffer was full; `queue`: the agent fell behind; `client`: this reader did."""
+
+
+Item: TypeAlias = VerdictEvent | Lost
+"""What a stream of verdicts yields."""

@@ -22,6 +22,7 @@
 
 #define NW_NOT_ISOLATED 0	/* policy set of an endpoint that no policy selects in a direction */
 #define NW_SLOT_EMPTY 0		/* no entry in this generation */
+#define NW_ENDPOINT_PROBE 1	/* endpoint of the agent's self-test: judged like any other, emits no events */
 
 enum nw_direction { NW_INGRESS = 1, NW_EGRESS = 2 };
 enum nw_action { NW_ALLOW = 1, NW_DENY = 2 };

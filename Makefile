@@ -1,0 +1,94 @@
+# The commands of this project. `make demo` and `make test` need nothing prepared but make and root.
+
+# bcc belongs to the distribution's Python; another python3 may stand first in PATH.
+SYSTEM_PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := build/stamp
+PHASE := scripts/phase
+
+PROTO := proto/nodewall/agent/v1/agent.proto
+GENERATED := agent/api/nodewall/agent/v1
+MULTIARCH := $(shell uname -m)-linux-gnu
+
+# BCC compiles socket.bpf.c itself, when the agent starts.
+BPF_SOURCES := $(filter-out bpf/socket.bpf.c,$(wildcard bpf/*.bpf.c))
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
+BPF_CLANG ?= clang
+BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
+
+LINTED := . scripts/lock scripts/preflight
+
+.PHONY: setup packages check test demo bench proto bpf lock clean preflight test-bare
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+setup: packages
+	@$(MAKE) --no-print-directory prepared
+
+# Separate from setup, so that files which apt-get brings are looked at after it has run.
+.PHONY: prepared
+prepared: $(STAMP)/project $(STAMP)/proto $(STAMP)/bcc-headers bpf
+	@:
+
+packages:
+	@$(PHASE) "system packages" scripts/packages
+
+$(STAMP)/venv: requirements/runtime.txt requirements/dev.txt | $(STAMP)
+	@$(PHASE) "python environment" scripts/venv $(SYSTEM_PYTHON) $(VENV)
+	@touch $@
+
+$(STAMP)/project: pyproject.toml $(STAMP)/venv
+	@$(PHASE) "nodewall itself" $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+$(STAMP)/proto: $(PROTO) $(STAMP)/venv scripts/proto
+	@$(PHASE) "protobuf code" scripts/proto $(BIN)/python $(PROTO)
+	@touch $@
+
+$(STAMP)/bcc-headers: scripts/bcc-headers $(shell find bpf/bcc-include -type f) $(wildcard /usr/include/linux/version.h) | $(STAMP)
+	@$(PHASE) "headers for bcc" scripts/bcc-headers build/bcc-headers
+	@touch $@
+
+$(STAMP) build/bpf:
+	@mkdir -p $@
+
+build/bpf/%.bpf.o: bpf/%.bpf.c Makefile | build/bpf
+	@$(PHASE) "bpf $*" $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -MF build/bpf/$*.d -c $< -o $@
+
+-include $(wildcard build/bpf/*.d)
+
+proto: $(STAMP)/proto
+bpf: $(BPF_OBJECTS)
+
+check: setup
+	@$(PHASE) "ruff check" $(BIN)/ruff check --quiet $(LINTED)
+	@$(PHASE) "ruff format" $(BIN)/ruff format --quiet --check $(LINTED)
+	@$(PHASE) "mypy" $(BIN)/mypy --no-error-summary
+	@$(PHASE) "imports" $(BIN)/lint-imports --no-cache
+	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q -m "not root" $(PYTEST_ARGS)
+
+preflight:
+	@scripts/preflight
+
+test: check preflight
+	@$(PHASE) --show "kernel tests" $(BIN)/python -m pytest -q -m root --durations=10 $(PYTEST_ARGS)
+
+demo: setup preflight
+	@$(BIN)/agentctl lab demo $(ARGS)
+
+bench: setup preflight
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Needs the network: resolves pyproject.toml's names anew for every supported Python and architecture.
+lock: setup
+	@$(PHASE) "requirements" $(BIN)/python scripts/lock
+
+# The same on a tree with nothing installed: make test-bare DIST=trixie TARGET=check
+DIST ?= bookworm
+TARGET ?= test
+test-bare:
+	@scripts/test-bare $(DIST) $(TARGET)
+
+clean:
+	@rm -rf build agent/api .mypy_cache .ruff_cache .pytest_cache .hypothesis

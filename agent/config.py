@@ -1,0 +1,160 @@
+"""What the agent was told at its start: parsed once, checked once, never changed.
+
+Every flag is checked here, so that a wrong one is one line on stderr before anything is touched. The node's name
+becomes a directory below bpffs, the state directory holds a unix socket: both are checked for that use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import enum
+import pathlib
+import re
+from collections.abc import Sequence
+
+from agent import errors
+from agent.model import endpoint
+
+NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""A DNS-1123 subdomain, as Kubernetes has it for nodes (and no `..`, see `_node`)."""
+SOCKET_PATH_MAX = 107
+"""sun_path holds 108 bytes, a NUL among them (unix(7))."""
+MOUNTS = pathlib.Path("/proc/self/mounts")
+
+
+class Engine(enum.Enum):
+    """What enforces; the value is what `--engine` takes."""
+
+    AUTO = "auto"
+    NFBPF = "nfbpf"
+    """BPF at connect() and at netfilter's hooks."""
+    IPTABLES = "iptables"
+    MEMORY = "memory"
+    """Enforces nothing: for tests of everything else."""
+
+
+class Command(enum.Enum):
+    """What the process is to do."""
+
+    RUN = "run"
+    UNINSTALL = "uninstall"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting of one agent."""
+
+    command: Command
+    node: str
+    state_dir: pathlib.Path
+    source: pathlib.Path | None
+    """A directory of manifests; None only to uninstall."""
+    bpffs: pathlib.Path
+    cgroup_root: pathlib.Path
+    cni_results: pathlib.Path
+    deny_mode: endpoint.DenyMode
+    hold_mode: endpoint.HoldMode
+    engine: Engine
+    log_level: str
+
+    @property
+    def socket(self) -> pathlib.Path:
+        """Where the agent answers."""
+        return self.state_dir / "agent.sock"
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Who holds a lock on it is the one agent of this state directory."""
+        return self.state_dir / "agent.lock"
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Read the command line (without the program's name).
+
+    Raises InvalidInput; argparse itself prints usage and exits with 2 on flags it does not know.
+    """
+    command = Command.UNINSTALL if arguments[:1] == [Command.UNINSTALL.value] else Command.RUN
+    given = _parser(command).parse_args(arguments[1:] if command is Command.UNINSTALL else arguments)
+    state_dir = given.state_dir.absolute()
+    config = Config(
+        command=command,
+        node=_node(given.node),
+        state_dir=state_dir,
+        source=_directory("--source", given.source) if command is Command.RUN else None,
+        bpffs=given.bpffs,
+        cgroup_root=given.cgroup_root or cgroup2_mount(MOUNTS.read_text(encoding="utf-8", errors="replace")),
+        cni_results=given.cni_results,
+        deny_mode=endpoint.DenyMode(given.deny_mode),
+        hold_mode=endpoint.HoldMode(given.hold),
+        engine=Engine(given.engine),
+        log_level=given.log_level,
+    )
+    if len(bytes(config.socket)) > SOCKET_PATH_MAX:
+        remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
+        raise errors.InvalidInput(field="--state-dir", value=str(state_dir), remedy=remedy)
+    return config
+
+
+def cgroup2_mount(mounts: str) -> pathlib.Path:
+    """Return the first cgroup2 mount in the text of /proc/self/mounts; raises NotSupported without one.
+
+    On hybrid machines it is /sys/fs/cgroup/unified, elsewhere /sys/fs/cgroup: nothing may assume either.
+    """
+    for line in mounts.splitlines():
+        match line.split(" "):
+            case [_, path, "cgroup2", *_]:
+                return pathlib.Path(path.encode().decode("unicode_escape"))  # proc(5): octal for blanks
+    raise errors.NotSupported(feature="the cgroup v2 hierarchy", needs="a mount: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def _node(name: str) -> str:
+    if NODE_NAME.fullmatch(name) is None or ".." in name:
+        remedy = "write the node's Kubernetes name: lower case letters, digits, '-' and single '.'"
+        raise errors.InvalidInput(field="--node", value=name, remedy=remedy)
+    return name
+
+
+def _directory(flag: str, path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        raise errors.InvalidInput(field=flag, value=str(path), remedy="name a directory that exists")
+    return path.absolute()
+
+
+def _parser(command: Command) -> argparse.ArgumentParser:
+    run = command is Command.RUN
+    parser = argparse.ArgumentParser(
+        prog="nodewall-agent" if run else "nodewall-agent uninstall",
+        description="Enforce the network policies of one node."
+        if run
+        else "Remove every program, map, pin and rule of this node's agent; after it nothing is enforced.",
+        epilog="'nodewall-agent uninstall' removes what an agent left in the kernel." if run else None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--node", required=True, metavar="NAME", help="this node's name in Kubernetes")
+    parser.add_argument("--state-dir", required=True, type=pathlib.Path, metavar="DIR", help="socket and lock file")
+    if run:
+        parser.add_argument("--source", required=True, type=pathlib.Path, metavar="DIR", help="manifests to enforce")
+    paths = {
+        "--bpffs": (pathlib.Path("/sys/fs/bpf"), "bpffs that holds the pins"),
+        "--cgroup-root": (None, "cgroup v2 directory above all pods of this node; the machine's mount unless told"),
+        "--cni-results": (pathlib.Path("/var/lib/cni/results"), "CNI result cache: where pods are learned from"),
+    }
+    for flag, (default, text) in paths.items():
+        parser.add_argument(flag, type=pathlib.Path, default=default, metavar="DIR", help=text)
+    choices = {
+        "--deny-mode": (endpoint.DenyMode, endpoint.DenyMode.REJECT, "how a denial shows to the application"),
+        "--hold": (endpoint.HoldMode, endpoint.HoldMode.AUTO, "what happens to pods not programmed yet"),
+    }
+    for flag, (kind, default_mode, text) in choices.items():
+        values = [mode.value for mode in kind]
+        parser.add_argument(flag, choices=values, default=default_mode.value, help=text)
+    parser.add_argument(
+        "--engine",
+        choices=[engine.value for engine in Engine],
+        default=Engine.AUTO.value,
+        metavar="auto|nfbpf",
+        help="what enforces; auto takes the best this kernel has",
+    )
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    return parser

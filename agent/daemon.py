@@ -1,0 +1,254 @@
+"""The agent: everything that runs on a node, built in one place.
+
+    manifests ──> ManifestSource ──Update──> Reconciler ──DesiredState──> Datapath ──> kernel
+    CNI cache ──> SandboxWatch ──Reading──────^   │ staged, enforced                     │ ring
+                                                  v                                      v
+    agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
+                                                  └──> DenialLog ──> log
+
+`open` adopts what an earlier agent left in the kernel, and that stays in force until the first policy compiled from
+whole inputs replaces it; ending the agent, however it ends, takes nothing out of force. Only `uninstall` does. This is
+the only module that names a datapath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from importlib import metadata
+
+import structlog
+
+from agent import clock as clock_
+from agent import config as config_
+from agent import errors, logs, reconciler
+from agent.datapath import base
+from agent.model import endpoint
+from agent.node import sandboxes
+from agent.observer import denials, history, observer, stream
+from agent.rpc import agent_server, describe, service
+from agent.sources import inotify, manifests
+
+PROGRAM = "nodewall-agent"
+
+
+def main() -> None:
+    """Run `nodewall-agent`; exits with 0 after a signal, 2 on wrong flags, 1 on anything else, in one line each."""
+    try:
+        config = config_.parse(sys.argv[1:])
+    except errors.NodewallError as error:
+        sys.exit(_complain(error, 2))
+    logs.configure(config.log_level, sys.stderr)
+    try:
+        with locked(config):
+            if config.command is config_.Command.UNINSTALL:
+                uninstall(config)
+            else:
+                asyncio.run(run(config))
+    except* errors.NodewallError as group:
+        sys.exit(max(_complain(error, 1) for error in _flat(group)))
+
+
+def datapath_for(config: config_.Config) -> tuple[base.Datapath, Callable[[], observer.Reader | None]]:
+    """Return the datapath of the configured engine, not opened, and what opens its event ring once it is.
+
+    Raises NotSupported for an engine this version lacks.
+    """
+    match config.engine:
+        case config_.Engine.MEMORY:
+            from agent.datapath import memory  # noqa: PLC0415 - for tests only
+
+            return memory.MemoryDatapath(), lambda: None
+        case config_.Engine.IPTABLES:
+            needs = "a later version; this one has --engine nfbpf (Linux 6.4 and later)"
+            raise errors.NotSupported(feature="the iptables engine", needs=needs)
+        case config_.Engine.AUTO | config_.Engine.NFBPF:
+            from agent.datapath.bpf import datapath, events  # noqa: PLC0415 - not where memory is asked for
+
+            bpf = datapath.BPFDatapath(node=config.node, bpffs=config.bpffs, cgroup_root=config.cgroup_root)
+            return bpf, lambda: events.EventReader(bpf.events_path)
+
+
+async def run(config: config_.Config) -> None:
+    """Enforce until a signal; what is enforced then stays enforced."""
+    clock = clock_.SystemClock()
+    log = structlog.get_logger("agent")
+    datapath, open_reader = datapath_for(config)
+    with contextlib.closing(datapath):
+        report = datapath.open()
+        log.info("started", node=config.node, mode=report.mode, pid=os.getpid(), source=str(config.source))
+        for reason in report.reasons:
+            log.warning("engine", reason=reason)
+        past, verdicts = history.History(), stream.Stream(clock=clock)
+        loop = reconciler.Reconciler(
+            datapath=datapath,
+            node=config.node,
+            deny_mode=config.deny_mode,
+            hold_mode=config.hold_mode,
+            clock=clock,
+            listeners=(past,),
+        )
+        reader = open_reader()
+        watcher = (
+            None
+            if reader is None
+            else observer.Observer(
+                node=config.node,
+                reader=reader,
+                kernel_lost=lambda: datapath.counters().get("events_lost", 0),
+                history=past,
+                stream=verdicts,
+                clock=clock,
+            )
+        )
+        description = describe.Description(
+            node=config.node,
+            version=version(),
+            report=report,
+            deny_mode=config.deny_mode,
+            hold_mode=config.hold_mode,
+            source=str(config.source),
+            started_unix_ns=clock.unix_ns(),
+            reconciler=loop,
+            counters=functools.partial(_counters, datapath, verdicts, watcher),
+        )
+        api = service.AgentService(node=description, stream=verdicts)
+        with inotify.Inotify(concerns=lambda _name: True) as changes:
+            source = manifests.ManifestSource(directory=_source(config), state_directory=config.state_dir)
+            pods = sandboxes.SandboxWatch(config.cni_results, changes=changes)
+            tasks = {
+                "reconciler": loop.run(),
+                "source": follow_source(source, loop),
+                "sandboxes": follow_sandboxes(pods, loop),
+                "denials": log_denials(verdicts),
+            }
+            if watcher is not None:
+                tasks["observer"] = watcher.run()
+            async with agent_server.serving(api, config.socket):
+                await supervise(tasks, reread=functools.partial(read_again, source, pods, loop))
+    log.info("ended; the policy stays in force", node=config.node)
+
+
+async def supervise(tasks: Mapping[str, Coroutine[None, None, None]], *, reread: Callable[[], None]) -> None:
+    """Run `tasks` until SIGTERM or SIGINT, or until one fails, which ends all; SIGHUP calls `reread`."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, reread)
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(task, name=name) for name, task in tasks.items()]
+        await stopped.wait()
+        for task in running:
+            task.cancel()
+
+
+async def follow_source(source: manifests.ManifestSource, loop: reconciler.Reconciler) -> None:
+    """Hand every change of the manifests to the reconciler."""
+    async for update in source.watch():
+        loop.set_source(update)
+
+
+async def follow_sandboxes(pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
+    """Hand every change of this node's pods to the reconciler, and log who came and went."""
+    log = structlog.get_logger("sandboxes")
+    before: frozenset[endpoint.Sandbox] = frozenset()
+    async for reading in pods.watch():
+        loop.set_sandboxes(reading.sandboxes, reading.problems)
+        now = frozenset(reading.sandboxes)
+        for change, which in (("pod gone", before - now), ("pod found", now - before)):
+            for one in which:
+                addresses = ",".join(str(address) for address in one.addresses)
+                log.info(change, pod=f"{one.namespace}/{one.pod}", addresses=addresses, netns_cookie=one.netns_cookie)
+        before = now
+
+
+async def log_denials(verdicts: stream.Stream) -> None:
+    """Write denied flows to the log, repeated ones seldom."""
+    log = structlog.get_logger("verdicts")
+    with verdicts.subscribe() as subscription:
+        await denials.DenialLog(lambda fields: log.warning("flow denied", **fields)).follow(subscription.items())
+
+
+def read_again(source: manifests.ManifestSource, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
+    """Read every input afresh, whatever inotify says; after SIGHUP."""
+    structlog.get_logger("agent").info("reading every input again")
+    reading = pods.read()
+    loop.set_sandboxes(reading.sandboxes, reading.problems)
+    loop.set_source(source.read())
+
+
+def uninstall(config: config_.Config) -> None:
+    """Remove every trace of this node's agent from the kernel; the manifests and the CNI cache are not its."""
+    datapath, _ = datapath_for(config)
+    datapath.uninstall()
+    config.socket.unlink(missing_ok=True)
+    print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
+
+
+@contextlib.contextmanager
+def locked(config: config_.Config) -> Iterator[None]:
+    """Hold the state directory; raises InvalidInput if another agent does, or if it cannot be made."""
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(config.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        remedy = f"the agent must be able to write there ({error.strerror}); run as root"
+        raise errors.InvalidInput(field="--state-dir", value=str(config.state_dir), remedy=remedy) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        yield
+    except BlockingIOError as error:
+        holder = os.pread(file, 32, 0).decode(errors="replace").strip()
+        remedy = f"the agent with process id {holder or 'unknown'} runs there: stop it, or choose another directory"
+        raise errors.InvalidInput(field="--state-dir", value=str(config.state_dir), remedy=remedy) from error
+    finally:
+        os.close(file)
+
+
+def version() -> str:
+    """Return this release's number."""
+    try:
+        return metadata.version("nodewall")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _source(config: config_.Config) -> pathlib.Path:
+    assert config.source is not None  # noqa: S101 - `parse` requires it to run
+    return config.source
+
+
+def _counters(datapath: base.Datapath, verdicts: stream.Stream, watcher: observer.Observer | None) -> Mapping[str, int]:
+    return {
+        **datapath.counters(),
+        "verdicts_seen": verdicts.published,
+        "verdicts_dropped_by_agent": watcher.dropped if watcher is not None else 0,
+        "verdict_watchers": verdicts.readers,
+    }
+
+
+def _flat(group: BaseExceptionGroup[errors.NodewallError]) -> Iterator[errors.NodewallError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error
+
+
+def _complain(error: errors.NodewallError, code: int) -> int:
+    print(f"{PROGRAM}: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Enforcement by BPF on one node: the datapath contract over maps, programs and links.
+
+    pins   <bpffs>/nodewall/<node>/v<ABI>/   maps by name, `programs/<fingerprint>/`, `links/`
+
+The problem: an agent starts on a node where an earlier one, perhaps of another version, perhaps killed
+in the middle of something, has left a policy in force. The rule: look at what is there and bring it
+into line, step by step, each step leaving old or new in force: maps are adopted, programs are loaded
+only when their fingerprint differs, the new are attached before the old go, and only then is anything
+believed (`selftest`). Runs inside the node's network namespace.
+
+It must not compile anything (`socket_loader` is another process) and must not keep the last policy from
+being in force: nothing here deletes a row before the next generation counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Mapping
+
+from agent import desired as desired_
+from agent import errors
+from agent.datapath import base, plan, probe
+from agent.datapath.bpf import artifacts, conntrack, layout, links, maps, packet_loader, selftest, socket_loader, syscalls
+from agent.model import endpoint
+
+MODE = "socket+nfbpf"
+ROOT = "nodewall"
+GRACE_SECONDS = 0.05
+"""Where the kernel cannot tell when running programs have ended: ten thousand times what one takes."""
+TC_PREFIX = "tc_"
+TC_PROGRAM = "nw_tc_source"
+PACKET_PROGRAMS = tuple(hook.program for hook in links.HOOKS)
+PROGRAMS = (*socket_loader.ATTACH_TYPES, *PACKET_PROGRAMS, TC_PROGRAM)
+
+
+class BPFDatapath:
+    """Keeps `base.Datapath`. One caller; `open` comes before everything but `uninstall`."""
+
+    def __init__(self, *, node: str, bpffs: pathlib.Path, cgroup_root: pathlib.Path) -> None:
+        """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet."""
+        # bpffs keeps dots for itself; no node name has an underscore (RFC 1123).
+        self._home = bpffs / ROOT / node.replace(".", "_")
+        self._bpffs = bpffs
+        self._pins = self._home / f"v{layout.ABI}"
+        self._cgroup_root = cgroup_root
+        self._maps = maps.Maps(self._pins)
+        self._links = links.Links(self._pins / "links")
+        self._realized: plan.Tables | None = None
+
+    def open(self) -> base.EngineReport:
+        """Adopt or load, attach, prove. Raises NotSupported, ProgramRejected or DatapathError."""
+        probe.require_bpffs(self._bpffs)
+        probe.require_cgroup2(self._cgroup_root)
+        for directory in (self._pins / "links", self._pins / "programs"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._maps.open()
+        programs = self._load_programs()
+        conntrack.hold()
+        self._attach(programs)
+        reasons = selftest.SelfTest(self._maps, programs, self._cgroup_root).run()
+        self._remove_leftovers(programs)
+        self._realized = self._maps.tables()
+        return base.EngineReport(mode=MODE, reasons=reasons)
+
+    def apply(self, desired: desired_.DesiredState) -> base.Applied:
+        """Bring the maps into line. Raises MapFull or ApplyFailed; the generation turns last, or not at all."""
+        begun = time.perf_counter()
+        realized = self._realized or self._maps.tables()
+        todo = plan.plan(realized, desired)
+        self._realized = None  # what the maps hold is unknown until every step is made
+        for step in todo.steps:
+            self._make(step)
+        self._realized = todo.result
+        return base.Applied(
+            generation=todo.generation,
+            written=todo.written,
+            flipped=len(desired.endpoints) if todo.flipped else 0,
+            seconds=time.perf_counter() - begun,
+        )
+
+    def attach_links(self, sandboxes: Iterable[endpoint.Sandbox]) -> None:
+        """Check sources at the veth of each pod that hangs on a bridge; let go of veths that are gone.
+
+        Raises NotSupported before Linux 6.6, DatapathError.
+        """
+        bridged = {
+            f"{TC_PREFIX}{sandbox.veth_ifindex}": sandbox.veth_ifindex
+            for sandbox in sandboxes
+            if sandbox.veth_ifindex and sandbox.veth_ifindex != sandbox.ingress_ifindex
+        }
+        if bridged:
+            with syscalls.owned(syscalls.open_pin(self._program_directory() / TC_PROGRAM)) as program:
+                for name, ifindex in bridged.items():
+                    self._links.attach_tc(name, program, ifindex)
+        for name in self._links.names(TC_PREFIX) - bridged.keys():
+            self._links.detach(name)
+
+    def tables(self) -> plan.Tables:
+        """Read what the maps hold. Raises DatapathError."""
+        return self._maps.tables()
+
+    def counters(self) -> Mapping[str, int]:
+        """Return the datapath's counters by name; they only grow while the maps live."""
+        return self._maps.counters()
+
+    @property
+    def events_path(self) -> pathlib.Path:
+        """The pinned ring buffer of verdicts, for `events.EventReader`."""
+        return self._pins / "events"
+
+    def close(self) -> None:
+        """Let go of descriptors; enforcement stays."""
+        self._maps.close()
+        self._realized = None
+
+    def uninstall(self) -> None:
+        """Remove links, programs, maps, pins of every version, and the nftables table; safe to repeat."""
+        self.close()
+        for version in sorted(self._home.iterdir()) if self._home.is_dir() else ():
+            _remove_tree(version / "links")
+            _remove_tree(version)
+        for directory in (self._home, self._home.parent):
+            with contextlib.suppress(OSError):  # other nodes' pins may be beside ours
+                directory.rmdir()
+        conntrack.release()
+
+    def _program_directory(self) -> pathlib.Path:
+        return self._pins / "programs" / artifacts.find().fingerprint()
+
+    def _load_programs(self) -> pathlib.Path:
+        """Return the directory of this build's pinned programs, loaded if some are missing."""
+        directory = self._program_directory()
+        if all((directory / name).exists() for name in PROGRAMS):
+            return directory
+        _remove_tree(directory)
+        directory.mkdir(mode=0o700)
+        found = artifacts.find()
+        for path, kind in (
+            (found.packet_object, packet_loader.ProgramType.NETFILTER),
+            (found.tc_object, packet_loader.ProgramType.SCHED_CLS),
+        ):
+            packet_loader.load(path, kind=kind, map_pins=self._pins, program_pins=directory)
+        socket_loader.load(map_pins=self._pins, program_pins=directory)
+        return directory
+
+    def _attach(self, programs: pathlib.Path) -> None:
+        """The packet layer first: it is the one that holds alone."""
+        for hook in links.HOOKS:
+            with syscalls.owned(syscalls.open_pin(programs / hook.program)) as program:
+                self._links.attach_netfilter(hook, program)
+        for name, attach_type in socket_loader.ATTACH_TYPES.items():
+            with syscalls.owned(syscalls.open_pin(programs / name)) as program:
+                self._links.attach_cgroup(name, program, self._cgroup_root, attach_type)
+        with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
+            for name in self._links.names(TC_PREFIX):
+                with contextlib.suppress(errors.DatapathError):  # the veth is gone; attach_links lets go of it
+                    self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
+
+    def _remove_leftovers(self, programs: pathlib.Path) -> None:
+        """Unpin other builds' programs, and all of other versions, now that ours are attached."""
+        for directory in programs.parent.iterdir():
+            if directory != programs:
+                _remove_tree(directory)
+        for version in self._home.iterdir():
+            if version != self._pins:
+                _remove_tree(version)
+
+    def _make(self, step: plan.Step) -> None:
+        for table, content in step.upserts.items():
+            self._maps.upsert(table, content)
+        for table, keys in step.deletes.items():
+            self._maps.delete(table, keys)
+        if step.drop_silently is not None:
+            self._maps.store_drop_silently(drop_silently=step.drop_silently)
+        if step.flip_to is not None:
+            self._maps.store_generation(step.flip_to)
+        if step.grace and not syscalls.wait_for_programs():
+            time.sleep(GRACE_SECONDS)
+
+
+def _remove_tree(directory: pathlib.Path) -> None:
+    """Unpin everything below `directory`, detaching links; one that is not there is no error."""
+    for parent, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            links.remove(pathlib.Path(parent) / name)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(parent)

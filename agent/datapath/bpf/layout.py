@@ -1,0 +1,335 @@
+"""Between plan keys and values and the bytes of `bpf/include/types.h`; the only byte-order code.
+
+The problem: C and Python must agree to the byte, on every machine. The rule: numbers are in the
+machine's order, as the programs read them; addresses and ports are as on the wire; padding is zero, for
+maps compare keys as bytes. `tests/bpf/test_layout.py` compares sizes, offsets and enums with the
+BTF of the compiled object. Pure: no descriptor, no call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import ipaddress
+import struct
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from agent import desired as desired_
+from agent.datapath import plan
+from agent.model import net
+
+ABI = 1
+"""Version of everything in this file; the pins of another version are another directory."""
+ENDPOINT_PROBE = 1
+"""Endpoint number of the self-test; the programs emit no events for it."""
+POLICY_BITS = 96
+POLICY_ANY_PROTOCOL = 72
+FLAG_PRESENT = 1
+FLAG_HELD = 2
+CONFIG_DROP_SILENTLY = 1
+CONFIG_BYTES = 8
+CONFIG_GENERATION_WORD = 0
+CONFIG_FLAGS_WORD = 1
+MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+
+
+class Counter(enum.Enum):
+    """enum nw_counter; the value is the index in `counters`."""
+
+    EVENTS_LOST = 0
+    SOCKET_ALLOWED = 1
+    SOCKET_DENIED = 2
+    PACKET_ALLOWED = 3
+    PACKET_DENIED = 4
+    SPOOFED = 5
+    MALFORMED = 6
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Codec:
+    """One map: its pinned name and the bytes of its keys and values."""
+
+    name: str
+    key_size: int
+    value_size: int
+    longest_prefix: bool
+    encode_key: Callable[[Any], bytes]
+    decode_key: Callable[[bytes], Any]
+    encode_value: Callable[[Any], bytes]
+    decode_value: Callable[[bytes], Any]
+
+
+_U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
+_SLOTS = struct.Struct("=II")
+_POLICY_KEY = struct.Struct("=IIIBB2s")
+_POLICY_VALUE = struct.Struct("=IB3x")
+_ENDPOINT = struct.Struct("=3I3II4x")
+_PREFIX4 = struct.Struct("=I4s")
+_PREFIX6 = struct.Struct("=I16s")
+_FRONTEND4 = struct.Struct("=4s2sBx")
+_FRONTEND6 = struct.Struct("=16s2sBx")
+_CLASS_VALUE = struct.Struct("=IB3x")
+
+
+def encode_slots(value: plan.Slots) -> bytes:
+    """Write struct slot_value."""
+    return _SLOTS.pack(*value)
+
+
+def decode_slots(raw: bytes) -> plan.Slots:
+    """Read struct slot_value."""
+    first, second = _SLOTS.unpack(raw)
+    return first, second
+
+
+def encode_policy_key(key: plan.PolicyKey) -> bytes:
+    """Write struct policy_key: the wildcards are what the prefix leaves out."""
+    bits = POLICY_BITS - 16 + key.port_bits if key.protocol != desired_.ANY_PROTOCOL else POLICY_ANY_PROTOCOL
+    return _POLICY_KEY.pack(
+        bits, key.set, key.identity, key.direction.value, key.protocol, key.port.to_bytes(2, "big")
+    )
+
+
+def decode_policy_key(raw: bytes) -> plan.PolicyKey:
+    """Read struct policy_key."""
+    bits, policy_set, identity, direction, protocol, port = _POLICY_KEY.unpack(raw)
+    return plan.PolicyKey(
+        set=policy_set,
+        identity=identity,
+        direction=net.Direction(direction),
+        protocol=protocol,
+        port=int.from_bytes(port, "big"),
+        port_bits=max(bits - (POLICY_BITS - 16), 0),
+    )
+
+
+def encode_row(row: desired_.Row) -> bytes:
+    """Write struct policy_value."""
+    return _POLICY_VALUE.pack(row.rule, row.action.value)
+
+
+def decode_row(raw: bytes) -> desired_.Row:
+    """Read struct policy_value."""
+    rule, action = _POLICY_VALUE.unpack(raw)
+    return desired_.Row(action=desired_.Action(action), rule=rule)
+
+
+def encode_endpoint(value: plan.EndpointValue) -> bytes:
+    """Write struct endpoint_value."""
+    words: list[int] = []
+    for slot in value.slots:
+        if slot is None:
+            words += [0, 0, 0]
+        else:
+            words += [slot.ingress_set, slot.egress_set, FLAG_PRESENT | (FLAG_HELD if slot.held else 0)]
+    return _ENDPOINT.pack(*words, value.ingress_ifindex)
+
+
+def decode_endpoint(raw: bytes) -> plan.EndpointValue:
+    """Read struct endpoint_value."""
+    words = _ENDPOINT.unpack(raw)
+    return plan.EndpointValue(
+        slots=(_decode_endpoint_slot(words[0:3]), _decode_endpoint_slot(words[3:6])), ingress_ifindex=words[6]
+    )
+
+
+def _decode_endpoint_slot(words: tuple[int, ...]) -> plan.EndpointSlot | None:
+    ingress_set, egress_set, flags = words
+    if not flags & FLAG_PRESENT:
+        return None
+    return plan.EndpointSlot(ingress_set=ingress_set, egress_set=egress_set, held=bool(flags & FLAG_HELD))
+
+
+def encode_class(value: plan.ClassValue) -> bytes:
+    """Write struct class_value."""
+    return _CLASS_VALUE.pack(value.rule, value.service_class.value)
+
+
+def decode_class(raw: bytes) -> plan.ClassValue:
+    """Read struct class_value."""
+    rule, service_class = _CLASS_VALUE.unpack(raw)
+    return plan.ClassValue(service_class=desired_.ServiceClass(service_class), rule=rule)
+
+
+def encode_prefix4(network: net.Network) -> bytes:
+    """Write struct cidr4_key."""
+    return _PREFIX4.pack(network.prefixlen, network.network_address.packed)
+
+
+def encode_prefix6(network: net.Network) -> bytes:
+    """Write struct cidr6_key."""
+    return _PREFIX6.pack(network.prefixlen, network.network_address.packed)
+
+
+def decode_prefix4(raw: bytes) -> net.Network:
+    """Read struct cidr4_key."""
+    bits, packed = _PREFIX4.unpack(raw)
+    return ipaddress.IPv4Network((packed, bits))
+
+
+def decode_prefix6(raw: bytes) -> net.Network:
+    """Read struct cidr6_key."""
+    bits, packed = _PREFIX6.unpack(raw)
+    return ipaddress.IPv6Network((packed, bits))
+
+
+def encode_frontend(frontend: desired_.Frontend) -> bytes:
+    """Write struct frontend4_key or frontend6_key."""
+    shape = _FRONTEND4 if frontend.address.version == net.Family.IPV4.value else _FRONTEND6
+    return shape.pack(frontend.address.packed, frontend.port.to_bytes(2, "big"), frontend.protocol)
+
+
+def decode_frontend(raw: bytes) -> desired_.Frontend:
+    """Read struct frontend4_key or frontend6_key."""
+    shape = _FRONTEND4 if len(raw) == _FRONTEND4.size else _FRONTEND6
+    packed, port, protocol = shape.unpack(raw)
+    return desired_.Frontend(
+        address=ipaddress.ip_address(packed), port=int.from_bytes(port, "big"), protocol=protocol
+    )
+
+
+def _decode_u32(raw: bytes) -> int:
+    number: int = _U32.unpack(raw)[0]
+    return number
+
+
+def _decode_u64(raw: bytes) -> int:
+    number: int = _U64.unpack(raw)[0]
+    return number
+
+
+def _decode_pair(raw: bytes) -> tuple[int, int]:
+    first, second = _SLOTS.unpack(raw)
+    return first, second
+
+
+def _packed(address: net.Address) -> bytes:
+    return address.packed
+
+
+_SLOT_VALUE = (encode_slots, decode_slots)
+
+
+def _numbered(name: str, shape: struct.Struct, decode: Callable[[bytes], int]) -> Codec:
+    return Codec(name, shape.size, 8, False, shape.pack, decode, *_SLOT_VALUE)  # noqa: FBT003 - columns of a table
+
+
+def _by_address(name: str) -> tuple[Codec, Codec]:
+    return (
+        Codec(f"{name}4", 4, 8, False, _packed, ipaddress.IPv4Address, *_SLOT_VALUE),  # noqa: FBT003 - as above
+        Codec(f"{name}6", 16, 8, False, _packed, ipaddress.IPv6Address, *_SLOT_VALUE),  # noqa: FBT003 - as above
+    )
+
+
+def _by_prefix(name: str) -> tuple[Codec, Codec]:
+    return (
+        Codec(f"{name}4", 8, 8, True, encode_prefix4, decode_prefix4, *_SLOT_VALUE),  # noqa: FBT003 - as above
+        Codec(f"{name}6", 20, 8, True, encode_prefix6, decode_prefix6, *_SLOT_VALUE),  # noqa: FBT003 - as above
+    )
+
+
+CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
+    {
+        plan.Table.POLICY: (
+            Codec("policy", 16, 8, True, encode_policy_key, decode_policy_key, encode_row, decode_row),  # noqa: FBT003 - as above
+        ),
+        plan.Table.SERVICE_CLASS: (
+            Codec("service_class", 8, 8, False, lambda key: _SLOTS.pack(*key), _decode_pair, encode_class, decode_class),  # noqa: FBT003 - as above
+        ),
+        plan.Table.ENDPOINTS: (
+            Codec("endpoints", 4, 32, False, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),  # noqa: FBT003 - as above
+        ),
+        plan.Table.EP_BY_NETNS: (_numbered("ep_by_netns", _U64, _decode_u64),),
+        plan.Table.EP_BY_IFINDEX: (_numbered("ep_by_ifindex", _U32, _decode_u32),),
+        plan.Table.EP_BY_IP: _by_address("ep_by_ip"),
+        plan.Table.IPCACHE_HOST: _by_address("ipcache_host"),
+        plan.Table.IPCACHE_CIDR: _by_prefix("ipcache_cidr"),
+        plan.Table.HELD: _by_prefix("held"),
+        plan.Table.FRONTEND: (
+            Codec("frontend4", 8, 8, False, encode_frontend, decode_frontend, *_SLOT_VALUE),  # noqa: FBT003 - as above
+            Codec("frontend6", 20, 8, False, encode_frontend, decode_frontend, *_SLOT_VALUE),  # noqa: FBT003 - as above
+        ),
+    }
+)
+"""The maps of each table; where there are two, IPv4 comes first."""
+
+
+def codec_of(table: plan.Table, key: Any) -> Codec:
+    """Return the map that `key` belongs to."""
+    codecs = CODECS[table]
+    if len(codecs) == 1:
+        return codecs[0]
+    address = key.address if isinstance(key, desired_.Frontend) else key
+    return codecs[0] if address.version == net.Family.IPV4.value else codecs[1]
+
+
+class RawEvent(NamedTuple):
+    """struct event, as cheap to make as Python allows: what costs is decoded when asked for."""
+
+    time_ns: int
+    """CLOCK_MONOTONIC."""
+    netns_cookie: int
+    """Socket layer; else 0."""
+    endpoint: int
+    generation: int
+    policy_set: int
+    rule: int
+    source_identity: int
+    """Socket layer: 0, the endpoint is the source."""
+    destination_identity: int
+    pid: int
+    wire_source: bytes
+    wire_destination: bytes
+    wire_source_port: bytes
+    wire_destination_port: bytes
+    protocol: int
+    family: int
+    layer: int
+    direction: int
+    verdict: int
+    reason: int
+    wire_command: bytes
+
+    @property
+    def source(self) -> net.Address:
+        """The client; `::` where its socket is not bound yet."""
+        return decode_address(self.wire_source)
+
+    @property
+    def destination(self) -> net.Address:
+        """The server."""
+        return decode_address(self.wire_destination)
+
+    @property
+    def source_port(self) -> int:
+        """Host byte order; 0 where there is none or it is unknown."""
+        return int.from_bytes(self.wire_source_port, "big")
+
+    @property
+    def destination_port(self) -> int:
+        """Host byte order; 0 where there is none."""
+        return int.from_bytes(self.wire_destination_port, "big")
+
+    @property
+    def command(self) -> str:
+        """Name of the calling thread, hostile: escape before printing; bytes that are no UTF-8 show as \\xNN."""
+        return self.wire_command.split(b"\0", 1)[0].decode(errors="backslashreplace")
+
+
+EVENT = struct.Struct("=QQ7I4x16s16s2s2s6B6x16s")
+"""struct event, in the order of RawEvent."""
+
+
+def decode_address(raw: bytes) -> net.Address:
+    """Return the address of 16 bytes in which IPv4 is mapped (rule A24)."""
+    if raw.startswith(MAPPED_PREFIX):
+        return ipaddress.IPv4Address(raw[12:])
+    return ipaddress.IPv6Address(raw)
+
+
+def encode_address(address: net.Address) -> bytes:
+    """Return 16 bytes, IPv4 mapped."""
+    return address.packed if len(address.packed) == len(MAPPED_PREFIX) + 4 else MAPPED_PREFIX + address.packed

@@ -1,0 +1,82 @@
+"""Compile, load and pin the socket programs with BCC, then exit: `python -m agent.datapath.bpf.socket_loader`.
+
+The problem: importing and running a compiler costs 140 MiB, once in the life of a node. The rule: this is
+a process of its own and the only file that names bcc; the agent starts it, reads how it ended, and opens
+the pins. Maps are opened by their pins and handed to the compiler as numbers (`bpf/include/engine.h`):
+BCC can neither declare nor adopt them without CAP_SYS_ADMIN.
+
+It prints nothing when all went well. When not, what BCC and the verifier said is on standard error and
+the exit status is 1; 3 says that bcc is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+from agent import errors
+from agent.datapath.bpf import artifacts, maps, syscalls
+
+ATTACH_TYPES = {
+    "nw_connect4": syscalls.AttachType.CGROUP_INET4_CONNECT,
+    "nw_connect6": syscalls.AttachType.CGROUP_INET6_CONNECT,
+    "nw_sendmsg4": syscalls.AttachType.CGROUP_UDP4_SENDMSG,
+    "nw_sendmsg6": syscalls.AttachType.CGROUP_UDP6_SENDMSG,
+}
+"""Program -> where it belongs; the expected attach type must be given at load."""
+SOURCE = "socket.bpf.c"
+EXIT_REJECTED = 1
+EXIT_NO_BCC = 3
+TIMEOUT_SECONDS = 120
+"""A starved node has taken 3 s; a compiler that hangs must not keep the last policy from being adopted."""
+
+
+def load(*, map_pins: pathlib.Path, program_pins: pathlib.Path) -> None:
+    """Run the loader as a child process and wait. Raises NotSupported without bcc, ProgramRejected with its log."""
+    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
+    command += ["--maps", str(map_pins), "--programs", str(program_pins)]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise errors.ProgramRejected(program=SOURCE, log=f"no end after {TIMEOUT_SECONDS} s") from error
+    if ended.returncode == EXIT_NO_BCC:
+        raise errors.NotSupported(feature="the socket layer", needs="bcc: install the distribution's python3-bpfcc")
+    if ended.returncode != 0:
+        raise errors.ProgramRejected(program=SOURCE, log=ended.stderr + ended.stdout)
+
+
+def main() -> int:
+    """Do it in this process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--maps", type=pathlib.Path, required=True, help="directory of the pinned maps")
+    parser.add_argument("--programs", type=pathlib.Path, required=True, help="directory to pin the programs in")
+    arguments = parser.parse_args()
+    try:
+        import bcc  # noqa: PLC0415 - 70 MiB that only this process may spend
+    except ImportError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_NO_BCC
+    found = artifacts.find()
+    os.environ["BCC_KERNEL_SOURCE"] = str(found.headers)
+    flags = ["-w", "-DNW_BCC", f"-I{found.sources / 'include'}", *_map_flags(arguments.maps)]
+    try:
+        module = bcc.BPF(src_file=str(found.sources / SOURCE).encode(), cflags=flags)
+        for name, attach_type in ATTACH_TYPES.items():
+            program = module.load_func(name, bcc.BPF.CGROUP_SOCK_ADDR, attach_type=int(attach_type))
+            syscalls.pin(program.fd, arguments.programs / name)
+    except Exception as error:  # noqa: BLE001 - bcc raises bare Exception
+        sys.stderr.write(f"{error}\n")
+        return EXIT_REJECTED
+    return 0
+
+
+def _map_flags(directory: pathlib.Path) -> list[str]:
+    """Open each map for as long as this process lives and name its descriptor to the compiler."""
+    return [f"-DNW_FD_{shape.name}={syscalls.open_pin(directory / shape.name)}" for shape in maps.shapes()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,430 @@
+"""bpf(2), as far as the agent needs it: maps, pins, links, iteration.
+
+The problem: the agent runs for months and only reads and writes pinned objects; for that neither LLVM
+nor libbpf is worth its memory. The rule: one function a command, arguments in, OSError out, no policy.
+Errors carry the kernel's errno; callers say what was being done to what. What the kernel answers
+spuriously under load (ENOMEM of LPM tries, EBUSY of hash buckets, EAGAIN of the verifier) is retried
+here and nowhere else.
+
+Structures follow union bpf_attr and the bpf_*_info of include/uapi/linux/bpf.h, in native byte order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import enum
+import errno
+import os
+import platform
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+BPF_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+MEMBARRIER_CALL = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
+
+MEMBARRIER_CMD_GLOBAL = 1
+F_NO_PREALLOC = 1 << 0
+F_RDONLY = 1 << 3
+F_MMAPABLE = 1 << 10
+F_NETFILTER_IP_DEFRAG = 1 << 0
+BATCH_ROWS = 8192
+"""Rows in one batch call: large enough to hide the call, small enough to be interrupted between."""
+ATTEMPTS = 6
+FIRST_PAUSE_SECONDS = 0.001
+SPURIOUS = frozenset({errno.ENOMEM, errno.EBUSY, errno.EAGAIN, errno.EINTR})
+
+T = TypeVar("T")
+
+
+class Command(enum.IntEnum):
+    """enum bpf_cmd."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_TEST_RUN = 10
+    PROG_GET_NEXT_ID = 11
+    MAP_GET_NEXT_ID = 12
+    PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
+    OBJ_GET_INFO_BY_FD = 15
+    MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
+    MAP_DELETE_BATCH = 27
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_GET_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
+    LINK_DETACH = 34
+
+
+class MapType(enum.IntEnum):
+    """enum bpf_map_type."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_ARRAY = 6
+    LPM_TRIE = 11
+    RINGBUF = 27
+
+
+class AttachType(enum.IntEnum):
+    """enum bpf_attach_type."""
+
+    CGROUP_INET4_CONNECT = 10
+    CGROUP_INET6_CONNECT = 11
+    CGROUP_UDP4_SENDMSG = 14
+    CGROUP_UDP6_SENDMSG = 15
+    NETFILTER = 45
+    TCX_INGRESS = 46
+
+
+class ObjectKind(enum.Enum):
+    """What can be listed by id: the commands that step to the next id and open one."""
+
+    PROGRAM = (Command.PROG_GET_NEXT_ID, Command.PROG_GET_FD_BY_ID)
+    MAP = (Command.MAP_GET_NEXT_ID, Command.MAP_GET_FD_BY_ID)
+    LINK = (Command.LINK_GET_NEXT_ID, Command.LINK_GET_FD_BY_ID)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MapInfo:
+    """struct bpf_map_info, the part that must agree with what we expect."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramInfo:
+    """struct bpf_prog_info."""
+
+    type: int
+    id: int
+    name: str
+    jited_bytes: int
+    xlated_bytes: int
+    verified_instructions: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LinkInfo:
+    """struct bpf_link_info; `detail` is the union: four u32 whose meaning depends on the kind of link."""
+
+    type: int
+    id: int
+    program_id: int
+    detail: tuple[int, int, int, int]
+
+    @property
+    def cgroup_id(self) -> int:
+        """The cgroup of a cgroup link; 0 when it is gone."""
+        low, high = self.detail[:2]
+        return struct.unpack("=Q", struct.pack("=II", low, high))[0]  # type: ignore[no-any-return]
+
+    @property
+    def ifindex(self) -> int:
+        """The interface of a tcx link; 0 when it is gone."""
+        return self.detail[0]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NetfilterHook:
+    """Where a netfilter link sits; `defrag` has the kernel put fragments together first (Linux 6.6)."""
+
+    family: int
+    """NFPROTO_IPV4 (2) or NFPROTO_IPV6 (10)."""
+    number: int
+    """enum nf_inet_hooks."""
+    priority: int
+    defrag: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TestRun:
+    """Result of BPF_PROG_TEST_RUN."""
+
+    verdict: int
+    data: bytes
+    nanoseconds: int
+    """Mean of one run."""
+
+
+def bpf(command: Command, attr: bytes | bytearray) -> tuple[int, bytearray]:
+    """Make one call; return its result and the attribute as the kernel left it. Raises OSError."""
+    result, code, left = _call(command, attr)
+    if code:
+        raise OSError(code, f"bpf({command.name}): {os.strerror(code)}")
+    return result, left
+
+
+def _call(command: Command, attr: bytes | bytearray) -> tuple[int, int, bytearray]:
+    """Return (result, errno or 0, the attribute afterwards): batches say in it how far they came."""
+    buffer = bytearray(attr)
+    libc = ctypes.CDLL(None, use_errno=True)
+    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    result: int = libc.syscall(BPF_CALL[platform.machine()], int(command), view, len(buffer))
+    return result, ctypes.get_errno() if result < 0 else 0, buffer
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Make `call`, again after growing pauses while the kernel's answer is one of SPURIOUS. Raises OSError."""
+    pause = FIRST_PAUSE_SECONDS
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in SPURIOUS:
+                raise
+        time.sleep(pause)
+        pause *= 2
+    return call()
+
+
+@contextlib.contextmanager
+def owned(descriptor: int) -> Iterator[int]:
+    """Close `descriptor` at the end of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def map_create(*, kind: MapType, key_size: int, value_size: int, max_entries: int, flags: int, name: str) -> int:
+    """Create a map; return its descriptor."""
+    attr = struct.pack("=7I15sx", kind, key_size, value_size, max_entries, flags, 0, 0, name.encode()[:15])
+    return bpf(Command.MAP_CREATE, attr + bytes(40))[0]
+
+
+def pin(descriptor: int, path: os.PathLike[str]) -> None:
+    """Pin a map, program or link; the directory must be on a bpffs."""
+    name = _buffer(os.fsencode(path) + b"\0")
+    bpf(Command.OBJ_PIN, struct.pack("=QIII", ctypes.addressof(name), descriptor, 0, 0))
+
+
+def open_pin(path: os.PathLike[str], *, flags: int = 0) -> int:
+    """Open a pinned object; return its descriptor."""
+    name = _buffer(os.fsencode(path) + b"\0")
+    return bpf(Command.OBJ_GET, struct.pack("=QIII", ctypes.addressof(name), 0, flags, 0))[0]
+
+
+def map_lookup(descriptor: int, key: bytes, value_size: int) -> bytes | None:
+    """Return one value, None where there is no such key; `value_size` times possible CPUs for per-CPU maps."""
+    keys, value = _buffer(key), ctypes.create_string_buffer(value_size)
+    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), ctypes.addressof(value), 0)
+    try:
+        bpf(Command.MAP_LOOKUP_ELEM, attr)
+    except FileNotFoundError:
+        return None
+    return value.raw
+
+
+def map_update(descriptor: int, key: bytes, value: bytes) -> None:
+    """Write one row."""
+    keys, values = _buffer(key), _buffer(value)
+    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), ctypes.addressof(values), 0)
+    patiently(lambda: bpf(Command.MAP_UPDATE_ELEM, attr))
+
+
+def map_delete(descriptor: int, key: bytes) -> None:
+    """Delete one row; one that is gone is no error."""
+    keys = _buffer(key)
+    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), 0, 0)
+    with contextlib.suppress(FileNotFoundError):
+        patiently(lambda: bpf(Command.MAP_DELETE_ELEM, attr))
+
+
+def map_update_batch(descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    """Write many rows; on an error some may be written."""
+    for begin in range(0, len(keys), BATCH_ROWS):
+        _batch(
+            Command.MAP_UPDATE_BATCH, descriptor, keys[begin : begin + BATCH_ROWS], values[begin : begin + BATCH_ROWS]
+        )
+
+
+def map_delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
+    """Delete many rows; those that are gone are no error."""
+    for begin in range(0, len(keys), BATCH_ROWS):
+        _delete_rows(descriptor, keys[begin : begin + BATCH_ROWS])
+
+
+def _delete_rows(descriptor: int, keys: Sequence[bytes]) -> None:
+    try:
+        _batch(Command.MAP_DELETE_BATCH, descriptor, keys, ())
+    except OSError:
+        # Some row was gone, or the map kind has no batch: one at a time tells the two apart.
+        for key in keys:
+            map_delete(descriptor, key)
+
+
+def _batch(command: Command, descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    """Go on behind the rows the kernel has taken whenever it stops early for no lasting reason."""
+    done = 0
+
+    def rest() -> None:
+        nonlocal done
+        key_bytes, value_bytes = _buffer(b"".join(keys[done:])), _buffer(b"".join(values[done:]))
+        addresses = (ctypes.addressof(key_bytes), ctypes.addressof(value_bytes) if values else 0)
+        attr = struct.pack("=QQQQIIQQ", 0, 0, *addresses, len(keys) - done, descriptor, 0, 0)
+        _, code, left = _call(command, attr)
+        if code:
+            done += min(struct.unpack_from("=I", left, 32)[0], len(keys) - done)
+            raise OSError(code, f"bpf({command.name}): {os.strerror(code)}")
+
+    if keys:
+        patiently(rest)
+
+
+def map_dump(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield every (key, value); the caller is the map's only writer, so nothing moves meanwhile."""
+    info = map_info(descriptor)
+    rows, token = min(info.max_entries, BATCH_ROWS), b""
+    while True:
+        count, token, keys, values, ended = _lookup_batch(descriptor, info, rows, token)
+        if count < 0:
+            rows *= 4
+            continue
+        for index in range(count):
+            key_at, value_at = index * info.key_size, index * info.value_size
+            yield keys[key_at : key_at + info.key_size], values[value_at : value_at + info.value_size]
+        if ended:
+            return
+
+
+def _lookup_batch(
+    descriptor: int, info: MapInfo, rows: int, token: bytes
+) -> tuple[int, bytes, bytes, bytes, bool]:
+    """Return (rows read, next token, keys, values, whether that was all); -1 rows: a hash bucket needs more room."""
+    keys, values = ctypes.create_string_buffer(rows * info.key_size), ctypes.create_string_buffer(rows * info.value_size)
+    begin, following = _buffer(token or bytes(1)), ctypes.create_string_buffer(max(info.key_size, 8))
+    addresses = (
+        ctypes.addressof(begin) if token else 0,
+        *(ctypes.addressof(item) for item in (following, keys, values)),
+    )
+    attr = struct.pack("=QQQQIIQQ", *addresses, rows, descriptor, 0, 0)
+    _, code, left = _call(Command.MAP_LOOKUP_BATCH, attr)
+    if code == errno.ENOSPC:
+        return -1, token, b"", b"", False
+    if code not in {0, errno.ENOENT}:
+        raise OSError(code, f"bpf(MAP_LOOKUP_BATCH): {os.strerror(code)}")
+    return struct.unpack_from("=I", left, 32)[0], following.raw, keys.raw, values.raw, code != 0
+
+
+def map_info(descriptor: int) -> MapInfo:
+    """Describe a map."""
+    raw = _info(descriptor, 80)
+    kind, number, key_size, value_size, max_entries, flags = struct.unpack_from("=6I", raw)
+    return MapInfo(
+        type=kind, id=number, key_size=key_size, value_size=value_size, max_entries=max_entries, flags=flags,
+        name=_name(raw[24:40]),
+    )  # fmt: skip
+
+
+def program_info(descriptor: int) -> ProgramInfo:
+    """Describe a program."""
+    raw = _info(descriptor, 232)
+    kind, number = struct.unpack_from("=2I", raw)
+    jited, xlated = struct.unpack_from("=2I", raw, 16)
+    return ProgramInfo(
+        type=kind, id=number, name=_name(raw[64:80]), jited_bytes=jited, xlated_bytes=xlated,
+        verified_instructions=struct.unpack_from("=I", raw, 216)[0],
+    )  # fmt: skip
+
+
+def link_info(descriptor: int) -> LinkInfo:
+    """Describe a link."""
+    raw = _info(descriptor, 64)
+    kind, number, program = struct.unpack_from("=3I", raw)
+    return LinkInfo(type=kind, id=number, program_id=program, detail=struct.unpack_from("=4I", raw, 16))
+
+
+def link_cgroup(program: int, cgroup: int, attach: AttachType) -> int:
+    """Attach a program to a cgroup directory's descriptor, beside what others attached; return the link."""
+    return bpf(Command.LINK_CREATE, struct.pack("=4I", program, cgroup, attach, 0) + bytes(48))[0]
+
+
+def link_netfilter(program: int, hook: NetfilterHook) -> int:
+    """Attach to a netfilter hook of this network namespace; EBUSY: the priority is taken (Linux 6.4)."""
+    flags = F_NETFILTER_IP_DEFRAG if hook.defrag else 0
+    where = struct.pack("=IIiI", hook.family, hook.number, hook.priority, flags)
+    attr = struct.pack("=4I", program, 0, AttachType.NETFILTER, 0) + where + bytes(32)
+    return bpf(Command.LINK_CREATE, attr)[0]
+
+
+def link_tcx(program: int, ifindex: int) -> int:
+    """Attach to tc ingress of an interface, behind other programs (Linux 6.6)."""
+    return bpf(Command.LINK_CREATE, struct.pack("=4I", program, ifindex, AttachType.TCX_INGRESS, 0) + bytes(48))[0]
+
+
+def link_update(link: int, program: int) -> None:
+    """Replace a link's program atomically; not for netfilter links."""
+    bpf(Command.LINK_UPDATE, struct.pack("=4I", link, program, 0, 0))
+
+
+def link_detach(link: int) -> None:
+    """Detach; the link lives on, dead, while it is pinned or open."""
+    bpf(Command.LINK_DETACH, struct.pack("=I", link) + bytes(12))
+
+
+def ids(kind: ObjectKind) -> Iterator[int]:
+    """Yield the id of every object of this kernel; needs CAP_SYS_ADMIN."""
+    last = 0
+    while True:
+        try:
+            last = struct.unpack_from("=I", bpf(kind.value[0], struct.pack("=3I", last, 0, 0))[1], 4)[0]
+        except FileNotFoundError:
+            return
+        yield last
+
+
+def open_id(kind: ObjectKind, number: int) -> int:
+    """Open an object by id; FileNotFoundError where it has gone."""
+    return bpf(kind.value[1], struct.pack("=3I", number, 0, 0))[0]
+
+
+def program_test_run(program: int, data: bytes, *, context: bytes = b"", repeat: int = 1) -> TestRun:
+    """Run a program on a packet."""
+    given, out, state = _buffer(data), ctypes.create_string_buffer(len(data) + 256), _buffer(context or bytes(1))
+    attr = struct.pack(
+        "=4IQQ4IQQ4I",
+        program, 0, len(data), len(out), ctypes.addressof(given), ctypes.addressof(out),
+        repeat, 0, len(context), 0, ctypes.addressof(state) if context else 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    filled = bpf(Command.PROG_TEST_RUN, attr)[1]
+    verdict, length = struct.unpack_from("=I", filled, 4)[0], struct.unpack_from("=I", filled, 12)[0]
+    return TestRun(verdict=verdict, data=out.raw[:length], nanoseconds=struct.unpack_from("=I", filled, 36)[0])
+
+
+def wait_for_programs() -> bool:
+    """Return True once every program that was running has ended (an RCU grace period); False: cannot tell.
+
+    MEMBARRIER_CMD_GLOBAL is synchronize_rcu(); kernels with nohz_full CPUs refuse it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.syscall(MEMBARRIER_CALL[platform.machine()], MEMBARRIER_CMD_GLOBAL, 0, 0) == 0)
+
+
+def _info(descriptor: int, size: int) -> bytes:
+    raw = ctypes.create_string_buffer(size)
+    bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, size, ctypes.addressof(raw)))
+    return raw.raw
+
+
+def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(content, max(len(content), 1))
+
+
+def _name(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode(errors="replace")

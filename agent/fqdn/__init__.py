@@ -1,0 +1,1 @@
+"""Egress by DNS name: patterns and what names resolved to. Nothing is enforced by name yet."""

@@ -1,0 +1,44 @@
+"""How the agent's log looks: `key=value` on a terminal, one JSON object a line elsewhere.
+
+Values come from strangers (pod names, process names): both forms write control characters and changes of writing
+direction in escaped form. Events have stable names; there is one line for each change of state and none for a packet.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+PLAIN = re.compile(r"[\w./:@+,\[\]-]+", re.ASCII)
+"""Values that need no quotes."""
+
+
+def configure(level: str, file: TextIO) -> None:
+    """Send the log of this process to `file`; `level` is `debug`, `info`, `warning` or `error`."""
+    terminal = file.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not terminal),
+            structlog.processors.format_exc_info,
+            key_value if terminal else structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file),
+        cache_logger_on_first_use=True,
+    )
+
+
+def key_value(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> str:
+    """Render one line: time, level, event, then the other fields in the order they were given."""
+    head = [fields.pop("timestamp", ""), f"{fields.pop('level', ''):7}", str(fields.pop("event", ""))]
+    return " ".join([*head, *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else ascii(text)

@@ -1,0 +1,95 @@
+"""Which state a verdict was given under: the kernel tells a generation, and names belong to that generation.
+
+The reconciler stages a state before it is applied, so that an event of a generation nobody has confirmed yet finds it.
+The last KEPT generations are remembered; an older event is named by the oldest of them. Rules and policy sets carry
+digests of their content as numbers, so one that the generation's state lacks is looked for in the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping
+
+from agent import desired as desired_
+from agent import snapshot as snapshot_
+from agent.model import net, verdict
+from agent.observer import names
+
+KEPT = 8
+
+
+class Moment:
+    """One state and the snapshot it came from."""
+
+    def __init__(self, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
+        """Keep both; names are indexed when first asked for."""
+        self.state = state
+        self.snapshot = snapshot
+
+    @functools.cached_property
+    def names(self) -> Mapping[net.Address, names.Name]:
+        """Names by address."""
+        return names.index(self.state, self.snapshot)
+
+
+class History:
+    """Written by the reconciler's thread, read by the observer's: what a reader got hold of never changes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing: events before the first state have addresses and no names."""
+        self._lock = threading.Lock()
+        self._empty = Moment(desired_.DesiredState(), snapshot_.Snapshot())
+        self._staged: Moment | None = None
+        self._moments: dict[int, Moment] = {}
+
+    def staged(self, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
+        """Remember what is about to be applied."""
+        with self._lock:
+            self._staged = Moment(state, snapshot)
+
+    def enforced(self, generation: int, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
+        """Give the staged state its generation; forget the oldest."""
+        with self._lock:
+            moment = self._staged
+            if moment is None or moment.state is not state:
+                moment = Moment(state, snapshot)
+            kept = {number: old for number, old in self._moments.items() if number != generation}
+            while len(kept) >= KEPT:
+                kept.pop(next(iter(kept)))
+            self._moments = {**kept, generation: moment}
+            self._staged = None
+
+    def at(self, generation: int) -> Moment:
+        """Return the state of `generation`; for an unknown one the staged, the newest or the oldest, as it must be."""
+        with self._lock:
+            moments, staged = self._moments, self._staged
+        if generation in moments:
+            return moments[generation]
+        if not moments:
+            return staged or self._empty
+        newest = next(reversed(moments))
+        # Serial arithmetic: the kernel's generation is a u32 that may wrap.
+        if (generation - newest) % 2**32 < 2**31:
+            return staged or moments[newest]
+        return next(iter(moments.values()))
+
+    def rule(self, number: int, moment: Moment) -> verdict.RuleRef | None:
+        """Return the rule with this number in `moment`, else in any state remembered."""
+        for one in self._from(moment):
+            if number in one.state.rules:
+                return one.state.rules[number]
+        return None
+
+    def policy_set(self, number: int, moment: Moment) -> desired_.PolicySet | None:
+        """Return the policy set with this number in `moment`, else in any state remembered."""
+        for one in self._from(moment):
+            if number in one.state.sets:
+                return one.state.sets[number]
+        return None
+
+    def _from(self, moment: Moment) -> Iterator[Moment]:
+        yield moment
+        with self._lock:
+            others = (*((self._staged,) if self._staged else ()), *reversed(self._moments.values()))
+        yield from others

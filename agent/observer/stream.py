@@ -1,0 +1,129 @@
+"""The verdict stream: the last verdicts, and those to come, for any number of readers.
+
+Nobody blocks anybody: every reader has a queue of its own; when it is full the oldest verdict in it is dropped and
+counted, and the reader is told, at most once a second. Publishing happens in the observer's thread, reading in the
+event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from agent import clock as clock_
+from agent.model import verdict
+
+STORED = 4096
+"""Verdicts kept for readers that come later."""
+QUEUED = 1024
+"""Verdicts a reader may be behind."""
+TELL_LOST_NS = 1_000_000_000
+
+
+class Subscription:
+    """One reader's queue; made by `Stream.subscribe`."""
+
+    def __init__(self, *, clock: clock_.Clock, loop: asyncio.AbstractEventLoop) -> None:
+        """Read by coroutines of `loop` only."""
+        self._clock = clock
+        self._loop = loop
+        self._wake = asyncio.Event()
+        self._lock = threading.Lock()
+        self._queue: collections.deque[verdict.VerdictEvent] = collections.deque()
+        self._lost: collections.Counter[str] = collections.Counter()
+        self._told_ns = clock.monotonic_ns() - TELL_LOST_NS
+
+    def offer(self, events: Sequence[verdict.VerdictEvent]) -> None:
+        """Queue `events`, dropping the oldest where there is no room; any thread may call."""
+        with self._lock:
+            self._queue.extend(events)
+            while len(self._queue) > QUEUED:
+                self._queue.popleft()
+                self._lost["client"] += 1
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    def tell_lost(self, lost: verdict.Lost) -> None:
+        """Have the reader told that verdicts were lost before they reached its queue; any thread may call."""
+        with self._lock:
+            self._lost[lost.where] += lost.count
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def items(self) -> AsyncIterator[verdict.Item]:
+        """Yield verdicts as they come, and what was lost; never ends by itself."""
+        while True:
+            self._wake.clear()
+            for lost in self._due():
+                yield lost
+            with self._lock:
+                event = self._queue.popleft() if self._queue else None
+            if event is not None:
+                yield event
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_LOST_NS / 1e9 if self._lost else None):
+                    await self._wake.wait()
+
+    def _due(self) -> tuple[verdict.Lost, ...]:
+        now = self._clock.monotonic_ns()
+        with self._lock:
+            if not self._lost or now - self._told_ns < TELL_LOST_NS:
+                return ()
+            due = tuple(verdict.Lost(count=count, where=where) for where, count in sorted(self._lost.items()))
+            self._lost.clear()
+        self._told_ns = now
+        return due
+
+
+class Stream:
+    """The last STORED verdicts and everybody who reads on."""
+
+    def __init__(self, *, clock: clock_.Clock) -> None:
+        """Start empty."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stored: collections.deque[verdict.VerdictEvent] = collections.deque(maxlen=STORED)
+        self._subscriptions: set[Subscription] = set()
+        self.published = 0
+        """Verdicts seen since the start."""
+
+    def publish(self, events: Sequence[verdict.VerdictEvent]) -> None:
+        """Store `events` and hand them to every reader; any thread may call."""
+        with self._lock:
+            self.published += len(events)
+            self._stored.extend(events)
+            for subscription in self._subscriptions:
+                subscription.offer(events)
+
+    def tell_lost(self, lost: verdict.Lost) -> None:
+        """Tell every reader of verdicts that came never this far; any thread may call."""
+        with self._lock:
+            for subscription in self._subscriptions:
+                subscription.tell_lost(lost)
+
+    def stored(self, last: int | None = None) -> tuple[verdict.VerdictEvent, ...]:
+        """Return the last `last` verdicts, all that are stored if None, oldest first."""
+        with self._lock:
+            every = tuple(self._stored)
+        return every if last is None else every[len(every) - min(last, len(every)) :]
+
+    @contextlib.contextmanager
+    def subscribe(self, *, last: int = 0) -> Iterator[Subscription]:
+        """Make a reader that begins with the `last` stored verdicts and misses none after them."""
+        subscription = Subscription(clock=self._clock, loop=asyncio.get_running_loop())
+        with self._lock:
+            every = tuple(self._stored)
+            subscription.offer(every[len(every) - min(last, len(every), QUEUED) :])
+            self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions.discard(subscription)
+
+    @property
+    def readers(self) -> int:
+        """How many read now."""
+        return len(self._subscriptions)

@@ -1,0 +1,124 @@
+"""Renders the evaluator's walk: as indented lines for people, as a document for programs.
+
+It decides nothing. Texts hold names from manifests; whoever prints them escapes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from agent.model import net
+from agent.policy import evaluator, matching
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of an explanation."""
+
+    depth: int
+    """How far it is indented, in steps."""
+    text: str
+    good: bool | None = None
+    """Whether what it says matches or allows; None: it says neither."""
+    heading: bool = False
+
+
+def lines(walk: evaluator.Walk) -> Iterator[Line]:
+    """Tell the whole way to a verdict, the verdict first."""
+    allowed = walk.decision.allowed
+    yield Line(depth=0, text=f"{title(walk.flow)}: {'allowed' if allowed else 'blocked'}", good=allowed, heading=True)
+    for side in (walk.egress, walk.ingress):
+        yield from _side_lines(side)
+
+
+def title(flow: evaluator.Flow) -> str:
+    """Name a flow by its ends, their addresses and the port."""
+    port = f"{flow.port}/{flow.protocol.name}" if flow.port else flow.protocol.name
+    source = _end(flow.source, flow.source_address)
+    service = ", behind a Service" if flow.via_service else ""
+    return f"{source} to {_end(flow.destination, flow.destination_address)} port {port}{service}"
+
+
+def _end(party: evaluator.Party, address: net.Address) -> str:
+    return str(address) if party is None else f"{matching.describe(party)} ({address})"
+
+
+def _side_lines(walk: evaluator.SideWalk) -> Iterator[Line]:
+    side = walk.side
+    subject = f" of {side.subject.namespace}/{side.subject.name}" if side.subject else ""
+    verdict = "allowed" if side.allowed else "blocked"
+    yield Line(depth=0, text=f"{side.direction.name.lower()}{subject}: {verdict}", good=side.allowed, heading=True)
+    yield Line(depth=1, text=side.because)
+    for tier in walk.tiers:
+        yield Line(depth=1, text=f"tier {tier.name}{'' if tier.policies else ': no policy in this namespace'}")
+        for policy in tier.policies:
+            yield Line(depth=2, text=f"{policy.policy} {policy.because}")
+            if policy.isolates and not policy.rules:
+                yield Line(depth=3, text="it has no rule for this direction (A3)", good=False)
+            for rule in policy.rules:
+                yield from _rule_lines(rule, deciding=rule.rule == side.rule)
+
+
+def _rule_lines(rule: evaluator.RuleWalk, *, deciding: bool) -> Iterator[Line]:
+    name = f"{rule.rule.direction.name.lower()}[{rule.rule.index}]"
+    says = "matches and decides" if deciding else "matches" if rule.matches else "does not match"
+    yield Line(depth=3, text=f"{name} {says}", good=rule.matches)
+    for kind, findings in (("peer", rule.peers), ("port", rule.ports)):
+        for finding in findings:
+            yield Line(depth=4, text=f"{kind}: {finding.because}", good=finding.matches)
+        if not findings:
+            yield Line(depth=4, text=f"{kind}: none of those written can be honoured (A50)", good=False)
+
+
+def document(walk: evaluator.Walk) -> dict[str, object]:
+    """Return the walk as JSON can say it."""
+    flow = walk.flow
+    return {
+        "from": matching.describe(flow.source) if flow.source else str(flow.source_address),
+        "to": matching.describe(flow.destination) if flow.destination else str(flow.destination_address),
+        "from_address": str(flow.source_address),
+        "to_address": str(flow.destination_address),
+        "port": flow.port,
+        "protocol": flow.protocol.name,
+        "via_service": flow.via_service,
+        "allowed": walk.decision.allowed,
+        "egress": _side_document(walk.egress),
+        "ingress": _side_document(walk.ingress),
+    }
+
+
+def _side_document(walk: evaluator.SideWalk) -> dict[str, object]:
+    side = walk.side
+    return {
+        "subject": str(side.subject) if side.subject else None,
+        "allowed": side.allowed,
+        "because": side.because,
+        "rule": str(side.rule) if side.rule else None,
+        "isolating": [str(policy) for policy in side.isolating],
+        "tiers": [
+            {"name": tier.name, "policies": [_policy_document(policy) for policy in tier.policies]}
+            for tier in walk.tiers
+        ],
+    }
+
+
+def _policy_document(policy: evaluator.PolicyWalk) -> dict[str, object]:
+    return {
+        "policy": str(policy.policy),
+        "isolates": policy.isolates,
+        "because": policy.because,
+        "rules": [
+            {
+                "index": rule.rule.index,
+                "matches": rule.matches,
+                "peers": [_finding(finding) for finding in rule.peers],
+                "ports": [_finding(finding) for finding in rule.ports],
+            }
+            for rule in policy.rules
+        ],
+    }
+
+
+def _finding(finding: matching.Finding) -> dict[str, object]:
+    return {"matches": finding.matches, "because": finding.because}

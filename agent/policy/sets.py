@@ -1,0 +1,282 @@
+"""Policy sets: the rows of one direction for every endpoint with the same policies.
+
+The rule: a set is named by what its policies say, never by its rows, so that replicas share it and an
+identity that comes or goes changes rows in place (`desired.PolicySet`). Within a set, identities that the
+same clauses match have the same rows; these are worked out once for each such group, and only where they
+differ from the rows of ANY. This module must not look at pods: subjects arrive as policies and named ports.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from agent import desired
+from agent.identity import allocator
+from agent.model import identity, labels, net, numbers, resources, verdict
+from agent.policy import rows, selectors, tiers
+
+NamedPorts: TypeAlias = Mapping[tuple[str, net.Protocol], tuple[int, ...]]
+"""What the names of container ports mean on one pod (rules A31 to A33)."""
+_NO_NAMES: NamedPorts = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The policies that select a subject in one direction, tier by tier, and the meaning of their port names."""
+
+    direction: net.Direction
+    stack: tuple[tiers.Tier, ...] = dataclasses.field(compare=False)
+    """Each tier that selects, reduced to its selecting policies."""
+    refs: tuple[tuple[str, resources.ObjectRef], ...]
+    """Names the policies of `stack`, tier by tier: enough to compare within one snapshot, and much cheaper."""
+    names: tuple[tuple[str, net.Protocol, tuple[int, ...]], ...] = ()
+
+    @property
+    def policies(self) -> tuple[tiers.Policy, ...]:
+        """All selecting policies, in order."""
+        return tuple(itertools.chain.from_iterable(tier.policies for tier in self.stack))
+
+    def rules(self) -> Iterator[tuple[tiers.Policy, tiers.Rule]]:
+        """Yield every rule of this direction, in order, with its policy."""
+        return ((policy, rule) for policy in self.policies for rule in policy.rules(self.direction))
+
+
+def select(
+    stack: Sequence[tuple[tiers.Tier, Sequence[tiers.Policy]]],
+    direction: net.Direction,
+    pod_labels: labels.Labels,
+    ports: Sequence[resources.ContainerPort],
+) -> Selection | None:
+    """Find what applies to a pod among the policies of its namespace; None: not isolated (rules A14, A19)."""
+    chosen = []
+    for tier, policies in stack:
+        selecting = tuple(
+            policy for policy in policies if direction in policy.directions and policy.subject.selects(pod_labels)
+        )
+        if selecting:
+            chosen.append(dataclasses.replace(tier, policies=selecting))
+    if not chosen:
+        return None
+    refs = tuple((tier.name, policy.ref) for tier in chosen for policy in tier.policies)
+    selection = Selection(direction=direction, stack=tuple(chosen), refs=refs)
+    if direction is net.Direction.EGRESS:
+        return selection
+    meaning = named_ports(ports)
+    used = sorted({name for _, rule in selection.rules() for name in _names(rule)}, key=_name_key)
+    return dataclasses.replace(selection, names=tuple((*name, meaning.get(name, ())) for name in used))
+
+
+def named_ports(ports: Iterable[resources.ContainerPort]) -> NamedPorts:
+    """Gather the numbers of each name and protocol; several containers' are united (rule A33)."""
+    gathered: defaultdict[tuple[str, net.Protocol], set[int]] = defaultdict(set)
+    for port in ports:
+        if port.name is not None:
+            gathered[port.name, port.protocol].add(port.number)
+    return {name: tuple(sorted(found)) for name, found in gathered.items()}
+
+
+def build(
+    selections: Iterable[Selection], index: selectors.Index
+) -> tuple[dict[Selection, desired.PolicySet], dict[int, verdict.RuleRef]]:
+    """Compile each of `selections`; also return the rules by number."""
+    contents = {selection: canonical(selection) for selection in selections}
+    set_numbers = numbers.assign(contents.values())
+    refs = {
+        verdict.RuleRef(policy.ref, selection.direction, rule.index)
+        for selection in contents
+        for policy, rule in selection.rules()
+    }
+    rule_contents = {ref: repr((_ref(ref.policy), ref.direction.value, ref.index)).encode() for ref in refs}
+    assigned = numbers.assign(rule_contents.values())
+    rule_numbers = {ref: assigned[content] for ref, content in rule_contents.items()}
+    sets = {
+        selection: desired.PolicySet(
+            id=set_numbers[content],
+            digest=hashlib.blake2b(content, digest_size=32).digest(),
+            direction=selection.direction,
+            rows=_Builder(selection, index, rule_numbers).build(),
+            isolating=tuple(policy.ref for policy in selection.policies),
+        )
+        for selection, content in contents.items()
+    }
+    return sets, {number: ref for ref, number in rule_numbers.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Clause:
+    """A rule of the set before its peer is known."""
+
+    tier: int
+    action: tiers.Action
+    number: int
+    peers: tuple[tiers.Peer, ...] | None
+    ports: tuple[resources.PortMatch, ...] | None
+    names: tuple[tuple[str, net.Protocol], ...]
+
+    def resolve(self, names: NamedPorts) -> rows.Clause:
+        """Turn port names to numbers; a name without meaning matches nothing (rule A32)."""
+        if self.ports is None:
+            return rows.Clause(self.action, self.number, None)
+        spans: list[tuple[net.Protocol, net.PortRange]] = []
+        for match in self.ports:
+            if match.port is None:
+                spans.append((match.protocol, rows.EVERY_PORT))
+            elif isinstance(match.port, net.PortRange):
+                spans.append((match.protocol, match.port))
+            else:
+                found = names.get((match.port, match.protocol), ())
+                spans.extend((match.protocol, net.PortRange(number, number)) for number in found)
+        return rows.Clause(self.action, self.number, tuple(spans))
+
+
+class _Builder:
+    """Works out the rows of one set."""
+
+    def __init__(
+        self, selection: Selection, index: selectors.Index, rule_numbers: Mapping[verdict.RuleRef, int]
+    ) -> None:
+        self._selection = selection
+        self._index = index
+        self._egress = selection.direction is net.Direction.EGRESS
+        self._subject_names: NamedPorts = {(name, protocol): found for name, protocol, found in selection.names}
+        self._clauses = [
+            _Clause(
+                tier=position,
+                action=rule.action,
+                number=rule_numbers[verdict.RuleRef(policy.ref, selection.direction, rule.index)],
+                peers=rule.peers,
+                ports=rule.ports,
+                names=tuple(_names(rule)),
+            )
+            for position, tier in enumerate(selection.stack)
+            for policy in tier.policies
+            for rule in policy.rules(selection.direction)
+            if rule.peers != () and rule.ports != ()
+        ]
+        self._any = sum(1 << place for place, clause in enumerate(self._clauses) if clause.peers is None)
+
+    def build(self) -> dict[desired.RowKey, desired.Row]:
+        """Return the rows of ANY, then those of each identity that fares differently."""
+        everyone = rows.flatten(self._stages(self._any, self._subject_names))
+        found = _keyed(identity.ANY, rows.cover(everyone))
+        for matching, bits in self._groups():
+            for names, members in self._by_names(matching | self._any, bits):
+                outcome = rows.flatten(self._stages(matching | self._any, names))
+                parts = rows.cover(outcome, everyone)
+                for number in self._index.members(members) if parts else ():
+                    found.update(_keyed(number, parts))
+        return found
+
+    def _groups(self) -> list[tuple[int, selectors.Bits]]:
+        """Split the identities that any clause singles out by the clauses (as bits) that match them."""
+        groups: dict[int, selectors.Bits] = {}
+        singled = [(1 << place, self._singles_out(clause)) for place, clause in enumerate(self._clauses)]
+        rest = 0
+        for _, bits in singled:
+            rest |= bits
+        groups[0] = rest
+        for mark, bits in singled:
+            split: dict[int, selectors.Bits] = {}
+            for matching, members in groups.items():
+                if members & bits:
+                    split[matching | mark] = members & bits
+                if members & ~bits:
+                    split[matching] = members & ~bits
+            groups = split
+        return list(groups.items())
+
+    def _singles_out(self, clause: _Clause) -> selectors.Bits:
+        """Return the identities that fare otherwise than others by `clause`; a port name does that too (A31)."""
+        bits = 0
+        if clause.peers is not None:
+            for peer in clause.peers:
+                bits |= self._index.peer(peer)
+        elif self._egress:
+            for name, protocol in clause.names:
+                bits |= self._index.naming(name, protocol)
+        return bits
+
+    def _by_names(self, matching: int, bits: selectors.Bits) -> Iterator[tuple[NamedPorts, selectors.Bits]]:
+        """Split a group by what the port names of its clauses mean there: on the peer (egress), or on the subject."""
+        used = {name for place, clause in enumerate(self._clauses) if matching >> place & 1 for name in clause.names}
+        if not self._egress or not used:
+            yield self._subject_names, bits
+            return
+        split: defaultdict[tuple[resources.ContainerPort, ...], selectors.Bits] = defaultdict(int)
+        for position in self._index.positions(bits):
+            ports = tuple(port for port in self._index.ports_of(position) if (port.name, port.protocol) in used)
+            split[ports] |= 1 << position
+        for ports, members in split.items():
+            yield named_ports(ports), members
+
+    def _stages(self, matching: int, names: NamedPorts) -> list[rows.Stage]:
+        """Return the tiers with just the clauses that `matching` marks."""
+        clauses: list[list[rows.Clause]] = [[] for _ in self._selection.stack]
+        for place, clause in enumerate(self._clauses):
+            if matching >> place & 1:
+                clauses[clause.tier].append(clause.resolve(names))
+        return [
+            rows.Stage(tier.end, tier.ordered, tuple(found))
+            for tier, found in zip(self._selection.stack, clauses, strict=True)
+        ]
+
+
+def _keyed(number: int, parts: Mapping[rows.RowPort, desired.Row]) -> dict[desired.RowKey, desired.Row]:
+    return {desired.RowKey(number, protocol, port, bits): row for (protocol, port, bits), row in parts.items()}
+
+
+def _names(rule: tiers.Rule) -> Iterator[tuple[str, net.Protocol]]:
+    return ((match.port, match.protocol) for match in rule.ports or () if isinstance(match.port, str))
+
+
+def _name_key(name: tuple[str, net.Protocol]) -> tuple[str, int]:
+    return name[0], name[1].value
+
+
+def canonical(selection: Selection) -> bytes:
+    """Write what a set says as bytes that no other content has; repr quotes what could run together."""
+    stack = [
+        (
+            tier.name,
+            tier.end.value,
+            tier.ordered,
+            [
+                (_ref(policy.ref), [_rule(rule) for rule in policy.rules(selection.direction)])
+                for policy in tier.policies
+            ],
+        )
+        for tier in selection.stack
+    ]
+    names = [(name, protocol.value, found) for name, protocol, found in selection.names]
+    return repr((selection.direction.value, stack, names)).encode()
+
+
+def _ref(ref: resources.ObjectRef) -> tuple[str, str, str]:
+    return ref.kind, ref.namespace, ref.name
+
+
+def _rule(rule: tiers.Rule) -> object:
+    peers = None if rule.peers is None else [_peer(peer) for peer in rule.peers]
+    ports = None if rule.ports is None else [_port(match) for match in rule.ports]
+    return rule.action.value, rule.index, peers, ports
+
+
+def _peer(peer: tiers.Peer) -> object:
+    if isinstance(peer, tiers.BlockPeer):
+        return allocator.network_key(peer.cidr), sorted(map(allocator.network_key, peer.excepts))
+    namespaces = None if peer.namespaces is None else _selector(peer.namespaces)
+    return _selector(peer.pods), namespaces, peer.namespace if namespaces is None else ""
+
+
+def _selector(selector: labels.LabelSelector) -> object:
+    return [(each.key, each.operator.value, sorted(each.values)) for each in selector.requirements]
+
+
+def _port(match: resources.PortMatch) -> object:
+    port = (match.port.first, match.port.last) if isinstance(match.port, net.PortRange) else match.port
+    return match.protocol.value, port

@@ -1,0 +1,147 @@
+"""What the agent says of itself: functions from what is enforced to the API's values, without I/O."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+from agent import desired as desired_
+from agent import reconciler
+from agent.datapath import base
+from agent.model import endpoint as endpoint_
+from agent.model import identity, labels, net
+from agent.rpc import views
+
+ADDRESSES_SHOWN = 64
+"""Addresses listed of one identity; all are counted."""
+
+
+def endpoints(enforcement: reconciler.Enforcement) -> Iterator[views.Endpoint]:
+    """Yield this node's endpoints by namespace and pod."""
+    state = enforcement.state
+    for endpoint in sorted(state.endpoints.values(), key=lambda one: (one.namespace, one.pod, one.id)):
+        ingress, egress = state.sets.get(endpoint.ingress_set), state.sets.get(endpoint.egress_set)
+        yield views.Endpoint(
+            id=endpoint.id,
+            namespace=endpoint.namespace,
+            pod=endpoint.pod,
+            uid=endpoint.uid,
+            labels=labels.Labels(endpoint.labels),
+            addresses=endpoint.addresses,
+            identities=tuple(identity_of(address, state) for address in endpoint.addresses),
+            netns_cookie=endpoint.netns_cookie,
+            veth_ifindex=endpoint.veth_ifindex,
+            ingress_isolated=endpoint.ingress_set != desired_.NOT_ISOLATED,
+            egress_isolated=endpoint.egress_set != desired_.NOT_ISOLATED,
+            ingress_policies=ingress.isolating if ingress is not None else (),
+            egress_policies=egress.isolating if egress is not None else (),
+            held=endpoint.held,
+        )
+
+
+def identity_of(address: net.Address, state: desired_.DesiredState) -> int:
+    """Return the identity a datapath finds for `address` (see `desired`, step 3)."""
+    if address in state.hosts:
+        return state.hosts[address]
+    covering = (prefix for prefix in state.cidrs if prefix.version == address.version and address in prefix)
+    longest = max(covering, key=lambda prefix: prefix.prefixlen, default=None)
+    return identity.WORLD if longest is None else state.cidrs[longest]
+
+
+def identities(enforcement: reconciler.Enforcement) -> Iterator[views.Identity]:
+    """Yield the identities of the whole cluster by number, with the pods' addresses that have them."""
+    holders: dict[int, list[net.Address]] = collections.defaultdict(list)
+    for address, number in enforcement.state.hosts.items():
+        holders[number].append(address)
+    for known in sorted(enforcement.state.identities.values(), key=lambda one: one.id):
+        addresses = sorted(holders[known.id], key=lambda one: (one.version, int(one)))
+        facts = known.facts
+        yield views.Identity(
+            id=known.id,
+            namespace=facts.namespace or "",
+            labels=facts.labels,
+            namespace_labels=facts.namespace_labels,
+            named_ports=tuple(f"{port.name}={port.number}/{port.protocol.name}" for port in facts.ports),
+            blocks=facts.blocks,
+            addresses=tuple(addresses[:ADDRESSES_SHOWN]),
+            address_count=len(addresses),
+        )
+
+
+def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
+    """Yield the policies of the whole cluster, each with the endpoints of this node it selects."""
+    state = enforcement.state
+    selected: collections.Counter[object] = collections.Counter()
+    for endpoint in state.endpoints.values():
+        sets = (state.sets.get(number) for number in (endpoint.ingress_set, endpoint.egress_set))
+        selected.update({ref for one in sets if one is not None for ref in one.isolating})
+    for ref, policy in sorted(enforcement.snapshot.policies.items()):
+        yield views.Policy(
+            ref=ref,
+            directions=tuple(one.name.lower() for one in net.Direction if one in policy.directions),
+            selected_endpoints=selected[ref],
+            ingress_rules=len(policy.ingress),
+            egress_rules=len(policy.egress),
+            problems=tuple(problem for problem in enforcement.problems if problem.ref == ref),
+        )
+
+
+def numbers(enforcement: reconciler.Enforcement) -> Mapping[str, int]:
+    """Return the sizes that status shows, by the field's name."""
+    state = enforcement.state
+    return {
+        "enforced_revision": enforcement.inputs.revision,
+        "generation": enforcement.generation,
+        "enforced_unix_ns": enforcement.unix_ns,
+        "endpoints": len(state.endpoints),
+        "identities": len(state.identities),
+        "policies": len(enforcement.snapshot.policies),
+        "policy_sets": len(state.sets),
+        "rows": sum(len(policy_set.rows) for policy_set in state.sets.values()),
+        "held_endpoints": sum(endpoint.held for endpoint in state.endpoints.values()),
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """Answers for one running agent."""
+
+    node: str
+    version: str
+    report: base.EngineReport
+    deny_mode: endpoint_.DenyMode
+    hold_mode: endpoint_.HoldMode
+    source: str
+    started_unix_ns: int
+    reconciler: reconciler.Reconciler
+    counters: Callable[[], Mapping[str, int]]
+
+    @property
+    def enforcement(self) -> reconciler.Enforcement | None:
+        """What is enforced; None before the first policy is."""
+        return self.reconciler.enforcement
+
+    def status(self) -> views.Status:
+        """Describe what runs."""
+        inputs, now = self.reconciler.inputs, self.enforcement
+        source = now.inputs.source if now is not None else None
+        status = views.Status(
+            node=self.node,
+            version=self.version,
+            mode=self.report.mode,
+            mode_reasons=self.report.reasons,
+            deny_mode=self.deny_mode.value,
+            hold_mode=self.hold_mode.value,
+            synced=inputs.synced,
+            revision=inputs.revision,
+            started_unix_ns=self.started_unix_ns,
+            last_error=self.reconciler.error,
+            problems=now.problems if now is not None else (),
+            counters=self.counters(),
+            source=self.source,
+            source_changed_unix_ns=inputs.source.changed_unix_ns if inputs.source is not None else 0,
+            enforced_source_digest=source.digest if source is not None else "",
+            sandboxes=len(inputs.sandboxes or ()),
+        )
+        return dataclasses.replace(status, **numbers(now)) if now is not None else status

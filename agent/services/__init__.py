@@ -1,0 +1,1 @@
+"""Services: where they listen and which backends stand behind them."""

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What connect() and sendmsg() may know: the address as the application wrote it, before any translation.
+ *
+ * In this order:
+ *   1. not a pod of ours                             -> silent
+ *   2. loopback, or an address of the pod itself     -> silent (rule A40)
+ *   3. held                                          -> denied  ENDPOINT_HELD
+ *   4. no policy selects it for egress               -> silent, the packet layer reports it
+ *   5. a Service listens there: none of its backends allowed -> denied SERVICE_DENIED; all -> allowed;
+ *      otherwise -> silent, the packet layer judges the backend that is chosen
+ *   6. the rows decide (decide.h); that an unknown address of a pod range is held is left to the packet layer,
+ *      which knows it from the node's own gateway address
+ * Silent means: passes here, no event.
+ */
+#ifndef NODEWALL_CONNECT_H
+#define NODEWALL_CONNECT_H
+
+#include "decide.h"
+
+/* False: the backends differ, or nothing is known of them. */
+static __always_inline bool decide_service(struct decision *to, __u32 service)
+{
+	struct class_key key = { .set = to->policy_set, .service = service };
+	const struct class_value *class = NW_LOOKUP(service_class, &key);
+
+	if (!class)
+		return false;
+	if (class->class_ == NW_CLASS_NONE) {
+		decide(to, NW_DROPPED, NW_SERVICE_DENIED);
+		return true;
+	}
+	if (class->class_ == NW_CLASS_ALL) {
+		to->rule = class->rule;
+		decide(to, NW_FORWARDED, NW_RULE_ALLOWED);
+		return true;
+	}
+	return false;
+}
+
+/* False: silent. */
+static __always_inline bool decide_connect(struct decision *to, const struct flow *flow, __u64 cookie, __u32 slot)
+{
+	struct endpoint subject = {};
+	__u32 service;
+
+	endpoint_read(endpoint_of_netns(cookie, slot), slot, &subject);
+	if (subject.number == NW_SLOT_EMPTY || addr_is_loopback(&flow->server, flow->family) ||
+	    endpoint_of_address(&flow->server, flow->family, slot) == subject.number)
+		return false;
+	to->endpoint = subject.number;
+	to->policy_set = subject.egress_set;
+	to->direction = NW_EGRESS;
+	if (subject.held) {
+		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
+		return true;
+	}
+	if (subject.egress_set == NW_NOT_ISOLATED)
+		return false;
+	service = service_at(flow, slot);
+	if (service != NW_SLOT_EMPTY)
+		return decide_service(to, service);
+	decide_rows(to, flow, identity_of(&flow->server, flow->family, slot));
+	return true;
+}
+
+#endif

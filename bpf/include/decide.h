@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The decision: values in, verdict out. The compiler has flattened tiers and orders, so the row found is final.
+ *
+ * One side of a flow, in this order:
+ *   1. the endpoint is held                          -> denied  ENDPOINT_HELD (rule A45)
+ *   2. no policy selects it in this direction        -> allowed NOT_ISOLATED  (rule A15)
+ *   3. the headers could not be followed             -> denied  MALFORMED
+ *   4. longest match among the rows of the peer's identity decides: RULE_ALLOWED or POLICY_DENY, and
+ *      POLICY_DENIED where the row names no rule: it carves a port out of what is allowed to everybody
+ *   5. longest match among the rows for any identity decides
+ *   6. otherwise                                     -> denied  POLICY_DENIED (rule A15)
+ * A flow needs both sides (rule A16).
+ */
+#ifndef NODEWALL_DECIDE_H
+#define NODEWALL_DECIDE_H
+
+#include "addr.h"
+#include "lookup.h"
+#include "types.h"
+
+/* What one side says; `direction` 0: this side is no endpoint of ours and has no say. */
+struct decision {
+	__u32 endpoint;
+	__u32 policy_set;
+	__u32 rule;
+	__u8 direction;		/* enum nw_direction */
+	__u8 verdict;		/* enum nw_verdict */
+	__u8 reason;		/* enum nw_reason */
+	__u8 pad1;
+};
+
+static __always_inline void decide(struct decision *to, __u8 verdict, __u8 reason)
+{
+	to->verdict = verdict;
+	to->reason = reason;
+}
+
+static __always_inline const struct policy_value *row_find(__u32 set, __u32 identity, __u8 direction,
+							    const struct flow *flow)
+{
+	struct policy_key key = {
+		.prefixlen = NW_POLICY_BITS,
+		.set = set,
+		.identity = identity,
+		.direction = direction,
+		.protocol = flow->protocol,
+		.port = flow->server_port,
+	};
+	const struct policy_value *row = NW_LOOKUP(policy, &key);
+
+	if (row)
+		return row;
+	key.identity = NW_IDENTITY_ANY;
+	return NW_LOOKUP(policy, &key);
+}
+
+static __always_inline void decide_rows(struct decision *to, const struct flow *flow, __u32 identity)
+{
+	const struct policy_value *row = row_find(to->policy_set, identity, to->direction, flow);
+
+	if (!row) {
+		decide(to, NW_DROPPED, NW_POLICY_DENIED);
+		return;
+	}
+	to->rule = row->rule;
+	if (row->action == NW_ALLOW)
+		decide(to, NW_FORWARDED, NW_RULE_ALLOWED);
+	else
+		decide(to, NW_DROPPED, row->rule ? NW_POLICY_DENY : NW_POLICY_DENIED);
+}
+
+/* One side: `subject` is an endpoint of ours, `peer` the other end's address. */
+static __always_inline void decide_side(struct decision *to, const struct endpoint *subject, const struct flow *flow,
+					__u8 direction, __u32 slot)
+{
+	const struct addr6 *peer = direction == NW_EGRESS ? &flow->server : &flow->client;
+
+	to->endpoint = subject->number;
+	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
+	to->direction = direction;
+	to->rule = 0;
+	if (subject->held)
+		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
+	else if (to->policy_set == NW_NOT_ISOLATED)
+		decide(to, NW_FORWARDED, NW_NOT_ISOLATED_ALLOWED);
+	else if (flow->malformed)
+		decide(to, NW_DROPPED, NW_MALFORMED);
+	else
+		decide_rows(to, flow, identity_of(peer, flow->family, slot));
+}
+
+/* One end of a flow that crosses the node: an endpoint, an unknown address that is held, or nothing to us. */
+static __always_inline void decide_end(struct decision *to, const struct flow *flow, __u8 direction, __u32 slot)
+{
+	const struct addr6 *address = direction == NW_EGRESS ? &flow->client : &flow->server;
+	struct endpoint subject = {};
+
+	endpoint_read(endpoint_of_address(address, flow->family, slot), slot, &subject);
+	if (subject.number != NW_SLOT_EMPTY) {
+		decide_side(to, &subject, flow, direction, slot);
+	} else if (range_is_held(address, flow->family, slot)) {
+		to->direction = direction;
+		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
+	} else {
+		decide(to, NW_FORWARDED, NW_NOT_ISOLATED_ALLOWED);
+	}
+}
+
+/* A flow that the node forwards; both ends may be endpoints of ours. Returns enum nw_verdict. */
+static __always_inline __u8 decide_forward(const struct flow *flow, __u32 slot, struct decision *egress,
+					   struct decision *ingress)
+{
+	decide_end(egress, flow, NW_EGRESS, slot);
+	if (egress->verdict == NW_DROPPED)
+		return NW_DROPPED;
+	decide_end(ingress, flow, NW_INGRESS, slot);
+	return ingress->verdict;
+}
+
+#endif

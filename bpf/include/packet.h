@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A packet, parsed as far as policy needs it. Nothing read here is trusted: a header that cannot be read or followed
+ * makes the packet malformed, never allowed by accident.
+ *
+ * conntrack has put fragments together before our hooks. Should one get here, what follows its first part has no
+ * ports, so only rows that hold for every port match it.
+ */
+#ifndef NODEWALL_PACKET_H
+#define NODEWALL_PACKET_H
+
+#include <linux/bpf.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include "addr.h"
+
+#define NW_EXTENSIONS_MAX 8	/* IPv6 extension headers; RFC 8504 lets a host refuse long chains */
+#define NW_IP_OFFSET_MASK 0x1fff
+
+enum {
+	NW_PROTO_HOPOPTS = 0,
+	NW_PROTO_ICMP = 1,
+	NW_PROTO_ROUTING = 43,
+	NW_PROTO_FRAGMENT = 44,
+	NW_PROTO_AH = 51,
+	NW_PROTO_ICMPV6 = 58,
+	NW_PROTO_DSTOPTS = 60,
+	NW_PROTO_MOBILITY = 135,
+	NW_PROTO_HIP = 139,
+	NW_PROTO_SHIM6 = 140,
+};
+
+struct packet {
+	struct flow flow;	/* client is the source, until the flow is turned */
+	__u32 transport;	/* where the transport header begins; 0: this fragment has none */
+	__u8 icmp;		/* ICMP or ICMPv6 with a type that could be read */
+	__u8 icmp_type;
+};
+
+static __always_inline bool packet_read(const struct bpf_dynptr *data, __u32 offset, void *to, __u32 length)
+{
+	return !bpf_dynptr_read(to, length, data, offset, 0);
+}
+
+static __always_inline void packet_read_transport(const struct bpf_dynptr *data, struct packet *packet)
+{
+	__be16 ports[2] = {};
+
+	if (!packet->transport)
+		return;
+	if (packet->flow.protocol == NW_PROTO_ICMP || packet->flow.protocol == NW_PROTO_ICMPV6) {
+		packet->icmp = packet_read(data, packet->transport, &packet->icmp_type, 1);
+		return;
+	}
+	if (!protocol_has_ports(packet->flow.protocol))
+		return;
+	packet_read(data, packet->transport, ports, sizeof(ports));
+	packet->flow.client_port = ports[0];
+	packet->flow.server_port = ports[1];
+}
+
+static __always_inline void packet_parse4(const struct bpf_dynptr *data, __u32 begin, struct packet *packet)
+{
+	struct iphdr ip;
+
+	packet->flow.family = NW_IPV4;
+	if (!packet_read(data, begin, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5) {
+		packet->flow.malformed = 1;
+		return;
+	}
+	addr_set4(&packet->flow.client, ip.saddr);
+	addr_set4(&packet->flow.server, ip.daddr);
+	packet->flow.protocol = ip.protocol;
+	if (!(ip.frag_off & bpf_htons(NW_IP_OFFSET_MASK)))
+		packet->transport = begin + ip.ihl * 4;
+	packet_read_transport(data, packet);
+}
+
+static __always_inline bool header_is_extension(__u8 protocol)
+{
+	return protocol == NW_PROTO_HOPOPTS || protocol == NW_PROTO_ROUTING || protocol == NW_PROTO_FRAGMENT ||
+	       protocol == NW_PROTO_AH || protocol == NW_PROTO_DSTOPTS || protocol == NW_PROTO_MOBILITY ||
+	       protocol == NW_PROTO_HIP || protocol == NW_PROTO_SHIM6;
+}
+
+/* One extension header (RFC 8200 section 4). */
+struct extension {
+	__u8 next;
+	__u8 length;
+	__be16 offset;		/* fragment header: upper 13 bits */
+};
+
+static __always_inline __u32 extension_size(__u8 protocol, const struct extension *header)
+{
+	if (protocol == NW_PROTO_FRAGMENT)
+		return 8;
+	if (protocol == NW_PROTO_AH)
+		return (header->length + 2) * 4;
+	return (header->length + 1) * 8;
+}
+
+/* Sets protocol and transport; false: the chain cannot be followed to its end. */
+static __always_inline bool packet_walk6(const struct bpf_dynptr *data, __u32 offset, struct packet *packet)
+{
+	struct extension header;
+	int i;
+
+	for (i = 0; i < NW_EXTENSIONS_MAX; i++) {
+		if (!header_is_extension(packet->flow.protocol)) {
+			packet->transport = offset;
+			return true;
+		}
+		if (!packet_read(data, offset, &header, sizeof(header)))
+			return false;
+		offset += extension_size(packet->flow.protocol, &header);
+		if (packet->flow.protocol == NW_PROTO_FRAGMENT && header.offset & bpf_htons(0xfff8)) {
+			packet->flow.protocol = header.next;
+			return !header_is_extension(header.next);
+		}
+		packet->flow.protocol = header.next;
+	}
+	return false;
+}
+
+static __always_inline void packet_parse6(const struct bpf_dynptr *data, __u32 begin, struct packet *packet)
+{
+	struct ipv6hdr ip;
+
+	packet->flow.family = NW_IPV6;
+	if (!packet_read(data, begin, &ip, sizeof(ip)) || ip.version != 6) {
+		packet->flow.malformed = 1;
+		return;
+	}
+	__builtin_memcpy(&packet->flow.client, &ip.saddr, sizeof(struct addr6));
+	__builtin_memcpy(&packet->flow.server, &ip.daddr, sizeof(struct addr6));
+	packet->flow.protocol = ip.nexthdr;
+	if (packet_walk6(data, begin + sizeof(ip), packet))
+		packet_read_transport(data, packet);
+	else
+		packet->flow.malformed = 1;
+}
+
+/* `family` is known at compile time: only one of the two is in a program. */
+static __always_inline void packet_parse(const struct bpf_dynptr *data, __u32 begin, __u8 family,
+					 struct packet *packet)
+{
+	if (family == NW_IPV4)
+		packet_parse4(data, begin, packet);
+	else
+		packet_parse6(data, begin, packet);
+}
+
+/* Neighbour discovery (133-137) and multicast listener discovery: without them there is no IPv6 (rule A41). */
+static __always_inline bool packet_is_discovery(const struct packet *packet)
+{
+	__u8 type = packet->icmp_type;
+
+	if (packet->flow.protocol != NW_PROTO_ICMPV6 || packet->flow.family != NW_IPV6 || !packet->icmp)
+		return false;
+	return (type >= 130 && type <= 137) || type == 143;
+}
+
+#endif

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The socket layer: connect() and sendmsg() of pods, at the root of cgroup v2. Compiled by BCC, so it touches only
+ * contexts of the user API. It fails fast and knows the process; it is not the last word, for raw and packet sockets
+ * pass it by.
+ *
+ * The verifier merges two context accesses into a pointer it refuses when the family is a run-time argument: each
+ * hook reads its own context and hands over values.
+ */
+#include <linux/bpf.h>
+
+#include "connect.h"
+#include "emit.h"
+
+#define NW_PROCEED 1
+#define NW_REJECT 0
+#define NW_EACCES 13
+
+/* Whether an allowed call is worth an event: connect() happens once a flow, sendmsg() once a datagram. */
+enum { NW_REPORT_DENIED = 0, NW_REPORT_ALL = 1 };
+
+/* Values of the context that every family shares. */
+static __always_inline void flow_begin(struct flow *flow, __u8 family, __u32 protocol, __u32 user_port)
+{
+	flow->family = family;
+	flow->protocol = protocol;
+	if (protocol_has_ports(protocol))
+		flow->server_port = user_port;
+}
+
+/* An IPv6 socket that talks to an IPv4-mapped address talks IPv4 (rule A24); connect6 and sendmsg6 alike. */
+static __always_inline void flow_normalise(struct flow *flow)
+{
+	if (addr_is_mapped4(&flow->server))
+		flow->family = NW_IPV4;
+}
+
+static __always_inline int judge(const struct flow *flow, __u64 cookie, int report)
+{
+	struct decision decision = {};
+	struct moment now;
+
+	if (!moment_read(&now) || !decide_connect(&decision, flow, cookie, now.slot))
+		return NW_PROCEED;
+	if (decision.verdict == NW_FORWARDED) {
+		count(NW_COUNT_SOCKET_ALLOWED);
+		if (report == NW_REPORT_ALL)
+			emit_socket(flow, &decision, &now, cookie);
+		return NW_PROCEED;
+	}
+	count(NW_COUNT_SOCKET_DENIED);
+	emit_socket(flow, &decision, &now, cookie);
+	if (now.flags & NW_CONFIG_DROP_SILENTLY)
+		return NW_PROCEED;	/* the packet layer drops it, as deny mode `drop` wants it to look */
+	bpf_set_retval(-NW_EACCES);
+	return NW_REJECT;
+}
+
+int nw_connect4(struct bpf_sock_addr *ctx)
+{
+	struct flow flow = {};
+
+	flow_begin(&flow, NW_IPV4, ctx->protocol, ctx->user_port);
+	addr_set4(&flow.server, ctx->user_ip4);
+	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_ALL) ? NW_PROCEED : NW_REJECT;
+}
+
+int nw_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct flow flow = {};
+
+	flow_begin(&flow, NW_IPV4, ctx->protocol, ctx->user_port);
+	addr_set4(&flow.server, ctx->user_ip4);
+	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_DENIED) ? NW_PROCEED : NW_REJECT;
+}
+
+int nw_connect6(struct bpf_sock_addr *ctx)
+{
+	struct flow flow = {};
+
+	flow_begin(&flow, NW_IPV6, ctx->protocol, ctx->user_port);
+	flow.server.word[0] = ctx->user_ip6[0];
+	flow.server.word[1] = ctx->user_ip6[1];
+	flow.server.word[2] = ctx->user_ip6[2];
+	flow.server.word[3] = ctx->user_ip6[3];
+	flow_normalise(&flow);
+	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_ALL) ? NW_PROCEED : NW_REJECT;
+}
+
+int nw_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct flow flow = {};
+
+	flow_begin(&flow, NW_IPV6, ctx->protocol, ctx->user_port);
+	flow.server.word[0] = ctx->user_ip6[0];
+	flow.server.word[1] = ctx->user_ip6[1];
+	flow.server.word[2] = ctx->user_ip6[2];
+	flow.server.word[3] = ctx->user_ip6[3];
+	flow_normalise(&flow);
+	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_DENIED) ? NW_PROCEED : NW_REJECT;
+}

@@ -1,0 +1,85 @@
+"""A node with an open datapath, removed without a trace afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from agent import desired
+from agent.datapath import probe
+from agent.datapath.bpf import datapath as datapath_
+from agent.datapath.bpf import events, layout
+from tests.bpf import node as node_
+
+BPFFS = pathlib.Path("/sys/fs/bpf")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rig:
+    """A node, its open datapath and the reader of its verdicts."""
+
+    node: node_.Node
+    datapath: datapath_.BPFDatapath
+    reader: events.EventReader
+
+    def verdicts(self) -> list[layout.RawEvent]:
+        """Return the verdicts since the last call."""
+        return self.reader.read()
+
+
+@pytest.fixture(scope="session")
+def bpffs() -> pathlib.Path:
+    """Return a directory on a bpffs, mounting one where the machine has none."""
+    if not os.path.ismount(BPFFS):
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True)
+    probe.require_bpffs(BPFFS)
+    return BPFFS
+
+
+@pytest.fixture(scope="module")
+def routed_rig(bpffs: pathlib.Path) -> Iterator[Rig]:
+    """Open a datapath on a node with two routed pods and an outside host; compiling once a module is enough."""
+    with node_.running() as node:
+        yield from _rig(node, bpffs)
+
+
+@pytest.fixture(scope="module")
+def bridged_rig(bpffs: pathlib.Path) -> Iterator[Rig]:
+    """Open a datapath on a node whose two pods hang on a bridge."""
+    with node_.running(bridge=True) as node:
+        yield from _rig(node, bpffs)
+
+
+@pytest.fixture
+def rig(routed_rig: Rig) -> Rig:
+    """Return the routed node with nothing enforced and no verdict unread."""
+    return _fresh(routed_rig)
+
+
+@pytest.fixture
+def bridged(bridged_rig: Rig) -> Rig:
+    """Return the bridged node likewise."""
+    return _fresh(bridged_rig)
+
+
+def _fresh(rig: Rig) -> Rig:
+    rig.datapath.apply(desired.DesiredState())
+    while rig.verdicts():
+        pass
+    return rig
+
+
+def _rig(node: node_.Node, bpffs: pathlib.Path) -> Iterator[Rig]:
+    datapath = datapath_.BPFDatapath(node=f"test-{os.getpid()}", bpffs=bpffs, cgroup_root=node.cgroup)
+    try:
+        datapath.open()
+        reader = events.EventReader(datapath.events_path)
+        yield Rig(node, datapath, reader)
+        reader.close()
+    finally:
+        datapath.uninstall()

@@ -1,0 +1,196 @@
+"""The BPF datapath keeps the contract, and keeps it through death and return."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agent.datapath import base, plan
+from agent.datapath.bpf import conntrack, syscalls
+from agent.datapath.bpf import datapath as datapath_
+from agent.model import endpoint
+from tests.bpf import conftest, node
+from tests.datapath import contract
+
+pytestmark = pytest.mark.root
+NAME = "test.contract"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[node.Node]:
+    with node.running() as running:
+        try:
+            yield running
+        finally:
+            _datapath(running).uninstall()
+
+
+@pytest.fixture
+def datapath(home: node.Node) -> Iterator[datapath_.BPFDatapath]:
+    opened = _datapath(home)
+    opened.open()
+    opened.apply(contract.EMPTY)
+    yield opened
+    opened.close()
+
+
+def _datapath(home: node.Node) -> datapath_.BPFDatapath:
+    return datapath_.BPFDatapath(node=NAME, bpffs=conftest.BPFFS, cgroup_root=home.cgroup)
+
+
+class TestBPFDatapath(contract.DatapathContract):
+    def read(self, datapath: base.Datapath) -> plan.Tables:
+        assert isinstance(datapath, datapath_.BPFDatapath)
+        return datapath.tables()
+
+
+@pytest.mark.parametrize("made", range(4))
+def test_after_a_crash_behind_any_step_the_next_agent_ends_where_it_shall(
+    home: node.Node, datapath: datapath_.BPFDatapath, made: int
+) -> None:
+    datapath.apply(contract.some_state())
+    way = plan.plan(datapath.tables(), contract.some_state(sets=602))
+    for step in way.steps[:made]:
+        datapath._make(step)
+    datapath.close()
+    after = _datapath(home)
+    after.open()
+    after.apply(contract.some_state(sets=602))
+    assert after.tables() == plan.plan(after.tables(), contract.some_state(sets=602)).result
+    assert {key.set for key in after.tables().policy} == {602}
+    after.close()
+
+
+def test_opening_again_adopts_maps_programs_and_links_as_they_are(
+    home: node.Node, datapath: datapath_.BPFDatapath
+) -> None:
+    datapath.apply(contract.some_state())
+    before, tables = _ids(datapath), datapath.tables()
+    datapath.close()
+    after = _datapath(home)
+    after.open()
+    assert _ids(after) == before
+    assert after.tables() == tables
+    assert after.apply(contract.some_state()).written == 0
+    after.close()
+
+
+def test_another_build_of_the_programs_replaces_every_link_and_leaves_one_of_each(
+    home: node.Node, datapath: datapath_.BPFDatapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath.apply(contract.some_state())
+    before = _programs_of_links(datapath)
+    datapath.close()
+    monkeypatch.setattr("agent.datapath.bpf.artifacts.Artifacts.fingerprint", lambda _: "another")
+    for fingerprint_round in range(2):
+        after = _datapath(home)
+        after.open()
+        found = _programs_of_links(after)
+        assert found.keys() == before.keys(), fingerprint_round
+        assert not set(found.values()) & set(before.values())
+        after.close()
+    assert [path.name for path in (_pins(datapath) / "programs").iterdir()] == ["another"]
+
+
+def test_a_link_whose_replacement_was_cut_short_is_one_link_again(
+    home: node.Node, datapath: datapath_.BPFDatapath
+) -> None:
+    datapath.close()
+    links = _pins(datapath) / "links"
+    (links / "nw_forward4").rename(links / "nw_forward4_next")
+    after = _datapath(home)
+    after.open()
+    assert (links / "nw_forward4").exists()
+    assert not (links / "nw_forward4_next").exists()
+    after.close()
+
+
+def test_a_pinned_link_of_a_namespace_that_is_gone_is_replaced(
+    home: node.Node, datapath: datapath_.BPFDatapath
+) -> None:
+    datapath.close()
+    links = _pins(datapath) / "links"
+    with syscalls.owned(syscalls.open_pin(links / "nw_forward4")) as link:
+        before = syscalls.link_info(link).id
+        syscalls.link_detach(link)  # what the end of the namespace does: the pin and its description stay
+    after = _datapath(home)
+    after.open()
+    with syscalls.owned(syscalls.open_pin(links / "nw_forward4")) as link:
+        assert syscalls.link_info(link).id != before
+    after.close()
+
+
+def test_uninstall_leaves_no_object_and_no_pin_even_half_built(home: node.Node) -> None:
+    elsewhere = datapath_.BPFDatapath(node="test.half", bpffs=conftest.BPFFS, cgroup_root=home.cgroup)
+    elsewhere.open()
+    pod = home.pods[0]
+    elsewhere.attach_links(
+        [
+            endpoint.Sandbox(
+                namespace="x", pod="a", uid="u", netns_cookie=pod.cookie, veth_ifindex=pod.ifindex, ingress_ifindex=0
+            )
+        ]
+    )
+    assert (_pins(elsewhere) / "links" / f"tc_{pod.ifindex}").exists()
+    ids = _ids(elsewhere)
+    (_pins(elsewhere) / "links" / "nw_connect4").unlink()
+    (_pins(elsewhere) / "policy").unlink()
+    elsewhere.uninstall()
+    elsewhere.uninstall()
+    assert not _pins(elsewhere).parent.exists()
+    # The kernel frees objects a grace period after their last user.
+    deadline = time.monotonic() + 5
+    while left := [(kind, number) for kind, number in ids.values() if _lives(kind, number)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def test_conntrack_is_held_while_installed_and_let_go_with_the_last_uninstall(home: node.Node) -> None:
+    elsewhere = datapath_.BPFDatapath(node="test.half", bpffs=conftest.BPFFS, cgroup_root=home.cgroup)
+    command = ("nft", "list", "table", "inet", conntrack.TABLE)
+    elsewhere.open()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    elsewhere.uninstall()
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def _pins(datapath: datapath_.BPFDatapath) -> pathlib.Path:
+    return datapath.events_path.parent
+
+
+def _programs_of_links(datapath: datapath_.BPFDatapath) -> dict[str, int]:
+    found = {}
+    for path in (_pins(datapath) / "links").iterdir():
+        with syscalls.owned(syscalls.open_pin(path)) as link:
+            found[path.name] = syscalls.link_info(link).program_id
+    return found
+
+
+def _ids(datapath: datapath_.BPFDatapath) -> dict[pathlib.Path, tuple[syscalls.ObjectKind, int]]:
+    """Return kind and id of everything pinned."""
+    found = {}
+    for path in _pins(datapath).rglob("*"):
+        if path.is_dir():
+            continue
+        with syscalls.owned(syscalls.open_pin(path)) as descriptor:
+            match path.parent.name, path.parent.parent.name:
+                case "links", _:
+                    found[path] = (syscalls.ObjectKind.LINK, syscalls.link_info(descriptor).id)
+                case _, "programs":
+                    found[path] = (syscalls.ObjectKind.PROGRAM, syscalls.program_info(descriptor).id)
+                case _:
+                    found[path] = (syscalls.ObjectKind.MAP, syscalls.map_info(descriptor).id)
+    return found
+
+
+def _lives(kind: syscalls.ObjectKind, number: int) -> bool:
+    try:
+        os.close(syscalls.open_id(kind, number))
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""The scripts behind make: what they print when something is wrong is what a newcomer sees first."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(*command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | changes, check=False)
+
+
+@pytest.fixture
+def machine() -> Iterator[pathlib.Path]:
+    """Stand-ins, to put first in PATH, for the package tools of a machine on which only make is installed.
+
+    Not below tmp_path, which users other than root cannot enter.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        for tool, answer in (("dpkg-query", "ii |make, \\n"), ("apt-get", "")):
+            path = directory / tool
+            path.write_text(f"#!/bin/sh\nprintf '{answer}'\nprintf '%s\\n' \"{tool} $*\" >>{directory}/calls\n")
+            path.chmod(0o755)
+        (directory / "calls").touch(mode=0o666)
+        (directory / "calls").chmod(0o666)
+        directory.chmod(0o755)
+        yield directory
+
+
+def test_a_phase_that_works_is_one_line() -> None:
+    outcome = run("scripts/phase", "house self test", "sh", "-c", "echo noise")
+    assert outcome.returncode == 0
+    assert outcome.stdout.splitlines() == [outcome.stdout.strip()]
+    assert "noise" not in outcome.stdout
+
+
+def test_a_phase_that_fails_shows_its_output_and_keeps_its_status() -> None:
+    outcome = run("scripts/phase", "house self test", "sh", "-c", "echo the reason; exit 7")
+    assert outcome.returncode == 7
+    assert "the reason" in outcome.stdout
+    assert "house self test" in outcome.stderr
+
+
+@pytest.mark.root
+def test_missing_packages_are_named_in_one_line_to_somebody_who_is_not_root(machine: pathlib.Path) -> None:
+    packages = (ROOT / "scripts" / "packages").read_text()
+    outcome = run(
+        "setpriv", "--reuid=65534", "--clear-groups", "bash", "-c", packages, PATH=f"{machine}:{os.environ['PATH']}"
+    )
+    assert outcome.returncode == 1
+    (line,) = outcome.stderr.splitlines()
+    assert "python3-bpfcc" in line
+    assert " make" not in line, "it is installed"
+    assert "apt-get" not in (machine / "calls").read_text(), "nothing was tried"
+
+
+@pytest.mark.root
+def test_root_installs_only_what_is_missing(machine: pathlib.Path) -> None:
+    outcome = run("scripts/packages", PATH=f"{machine}:{os.environ['PATH']}")
+    assert outcome.returncode == 0, outcome.stderr
+    _, update, install = (machine / "calls").read_text().splitlines()
+    assert update.startswith("apt-get update")
+    assert "python3-bpfcc" in install
+    assert "make" not in install.split()
+
+
+def test_nothing_is_asked_of_the_network_when_all_packages_are_there(machine: pathlib.Path) -> None:
+    (machine / "dpkg-query").unlink()
+    outcome = run("scripts/packages", PATH=f"{machine}:{os.environ['PATH']}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert not (machine / "calls").read_text()
+
+
+@pytest.mark.root
+def test_preflight_names_what_is_lacking_in_one_line() -> None:
+    outcome = run("setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", preflight())
+    assert outcome.returncode == 1
+    (line,) = outcome.stderr.splitlines()
+    assert "root" in line
+
+
+@pytest.mark.root
+def test_preflight_is_silent_where_the_tests_can_run() -> None:
+    outcome = run("scripts/preflight")
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def preflight() -> str:
+    return (ROOT / "scripts" / "preflight").read_text()

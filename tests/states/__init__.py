@@ -1,0 +1,1 @@
+"""Sequences of states: the tables must not remember the way."""

@@ -1,0 +1,267 @@
+"""Loads the truth tables of `tests/cases` (format: `tests/cases/README.md`); whoever judges them lives elsewhere.
+
+A table is read strictly: an unknown key, a pattern that means nobody, or a pair that is both open and blocked is a
+mistake in the table and raises ValueError, for a table that checks nothing would hold for ever.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import fnmatch
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import yaml
+
+from agent.model import net
+
+DIRECTORY = pathlib.Path(__file__).parent.parent / "cases"
+FIXTURES = "fixtures"
+
+Document: TypeAlias = dict[str, Any]
+Pair: TypeAlias = tuple[str, str]
+
+CASE_KEYS = frozenset({"name", "fixture", "rules", "needs", "steps"})
+STEP_KEYS = frozenset({"label", "objects", "pods", "delete", "policies", "expect", "services", "problems", "zone"})
+CHECK_KEYS = frozenset({"port", "family", "blocked", "open"})
+PATTERN_KEYS = frozenset({"from", "to", "exceptFrom", "exceptTo"})
+FINISHED = frozenset({"Succeeded", "Failed"})
+HOST_PREFIX = "host/"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Who may connect to one port."""
+
+    port: int
+    protocol: net.Protocol
+    family: net.Family | None
+    """None: in every family that both ends have."""
+    expected: Mapping[Pair, bool]
+    """(from, to) -> can connect; names are `namespace/pod` and `host/NAME`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCheck:
+    """What sources get that dial a Service's cluster address."""
+
+    namespace: str
+    service: str
+    port: int
+    protocol: net.Protocol
+    reached: Mapping[str, str]
+    """Source -> `all`, `none` or `mixed` of the backends, or `refused` where there is no backend."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A whole cluster and what must be true of it."""
+
+    manifests: tuple[Document, ...]
+    checks: tuple[Check, ...]
+    services: tuple[ServiceCheck, ...]
+    problems: frozenset[tuple[str, str]]
+    """(`namespace/name` of the policy, path) of every problem that must be shown; no other may be."""
+    zone: Mapping[str, Mapping[str, Any]]
+    """FQDN tables: name -> what DNS answers."""
+
+    def documents(self) -> list[Document]:
+        """Return the manifests of the whole cluster; the caller's to change."""
+        return copy.deepcopy(list(self.manifests))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One truth table."""
+
+    name: str
+    path: pathlib.Path
+    rules: tuple[str, ...]
+    """The numbered rules it is about."""
+    needs: frozenset[str]
+    """What an engine must be able to do to run it: `fqdn`."""
+    fixture: tuple[Document, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def id(self) -> str:
+        """Return the path inside the directory of tables, without its ending."""
+        return str(self.path.relative_to(DIRECTORY).with_suffix(""))
+
+
+def paths() -> list[pathlib.Path]:
+    """Return the path of every table."""
+    return sorted(path for path in DIRECTORY.rglob("*.yaml") if FIXTURES not in path.relative_to(DIRECTORY).parts)
+
+
+def load(path: pathlib.Path) -> Case:
+    """Read one table; ValueError names the file and what is wrong with it."""
+    try:
+        return _case(path, _read(path)[0])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"table {path}: {error}") from error
+
+
+def _read(path: pathlib.Path) -> list[Document]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(path.read_text(), loader) if document is not None]
+
+
+def _case(path: pathlib.Path, table: Document) -> Case:
+    _known(table, CASE_KEYS)
+    fixture = _read(DIRECTORY / FIXTURES / f"{table['fixture']}.yaml")
+    cluster = [copy.deepcopy(document) for document in fixture]
+    steps = []
+    for step in table["steps"]:
+        _known(step, STEP_KEYS)
+        _change(cluster, step)
+        steps.append(_step(cluster, step))
+    return Case(
+        name=table["name"],
+        path=path,
+        rules=tuple(table.get("rules", ())),
+        needs=frozenset(table.get("needs", ())),
+        fixture=tuple(fixture),
+        steps=tuple(steps),
+    )
+
+
+def _change(cluster: list[Document], step: Document) -> None:
+    """Bring the cluster to what the step says, in the order of the format's description."""
+    for change in step.get("label", ()):
+        _label(_find(cluster, change), change["set"])
+    for document in step.get("objects", ()):
+        cluster[:] = [kept for kept in cluster if _key(kept) != _key(document)]
+        cluster.append(copy.deepcopy(document))
+    for change in step.get("pods", ()):
+        pod = _find(cluster, change)
+        if "phase" in change:
+            pod.setdefault("status", {})["phase"] = change["phase"]
+        if change.get("deleting"):
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    for gone in step.get("delete", ()):
+        target = _find(cluster, gone)
+        namespace = target["metadata"]["name"] if target["kind"] == "Namespace" else None
+        cluster[:] = [
+            kept for kept in cluster if kept is not target and kept["metadata"].get("namespace", "") != namespace
+        ]
+
+
+def _find(cluster: list[Document], change: Document) -> Document:
+    """Return the object that `pod: x/a`, `namespace: x` or `service: x/s` of a change means."""
+    kind = next(kind for kind in ("pod", "namespace", "service") if kind in change)
+    namespace, _, name = change[kind].rpartition("/")
+    for document in cluster:
+        if _key(document) == (kind, namespace, name):
+            return document
+    raise ValueError(f"there is no {kind} {change[kind]}")
+
+
+def _key(document: Document) -> tuple[str, str, str]:
+    metadata = document["metadata"]
+    return document["kind"].lower(), metadata.get("namespace", ""), metadata["name"]
+
+
+def _label(target: Document, changes: Mapping[str, str | None]) -> None:
+    labels = target["metadata"].setdefault("labels", {})
+    for key, value in changes.items():
+        if value is None:
+            labels.pop(key, None)
+        else:
+            labels[key] = value
+
+
+def _step(cluster: list[Document], step: Document) -> Step:
+    manifests = tuple(copy.deepcopy([*cluster, *step.get("policies", ())]))
+    parties = dict(_parties(cluster))
+    return Step(
+        manifests=manifests,
+        checks=tuple(_check(parties, check) for check in step.get("expect", ())),
+        services=tuple(_service(parties, check) for check in step.get("services", ())),
+        problems=frozenset((problem["policy"], problem["path"]) for problem in step.get("problems", ())),
+        zone=step.get("zone", {}),
+    )
+
+
+def _parties(cluster: Iterable[Document]) -> Iterator[tuple[str, frozenset[tuple[int, str]]]]:
+    """Yield everybody who can be an end of a flow, with the ports they declare."""
+    for document in cluster:
+        metadata, spec = document["metadata"], document.get("spec", {})
+        if document["kind"] == "Host":
+            yield f"{HOST_PREFIX}{metadata['name']}", frozenset((p["port"], p["protocol"]) for p in spec["ports"])
+        status = document.get("status", {})
+        if document["kind"] == "Pod" and status.get("phase") not in FINISHED and status.get("podIP"):
+            yield f"{metadata['namespace']}/{metadata['name']}", frozenset(_container_ports(spec))
+
+
+def _container_ports(spec: Document) -> Iterator[tuple[int, str]]:
+    sidecars = [c for c in spec.get("initContainers", ()) if c.get("restartPolicy") == "Always"]
+    for container in (*spec["containers"], *sidecars):
+        for port in container.get("ports", ()):
+            yield port["containerPort"], port.get("protocol", "TCP")
+
+
+def _check(parties: Mapping[str, frozenset[tuple[int, str]]], check: Document) -> Check:
+    _known(check, CHECK_KEYS)
+    number, _, protocol = check["port"].partition("/")
+    servers = {name for name, ports in parties.items() if (int(number), protocol) in ports}
+    pairs = [(source, target) for source in parties for target in servers if source != target]
+    expected: dict[Pair, bool] = {}
+    if "open" not in check:
+        expected = {pair: True for pair in pairs if not any(end.startswith(HOST_PREFIX) for end in pair)}
+    opened = {pair for pattern in check.get("open", ()) for pair in _meant(pairs, pattern)}
+    blocked = {pair for pattern in check.get("blocked", ()) for pair in _meant(pairs, pattern)}
+    if opened & blocked:
+        raise ValueError(f"both open and blocked on {check['port']}: {sorted(opened & blocked)}")
+    expected |= dict.fromkeys(opened, True) | dict.fromkeys(blocked, False)
+    if not expected:
+        raise ValueError(f"nothing is checked on {check['port']}")
+    family = net.Family[check["family"].upper()] if "family" in check else None
+    return Check(port=int(number), protocol=net.Protocol[protocol], family=family, expected=expected)
+
+
+def _meant(pairs: Iterable[Pair], pattern: Document) -> set[Pair]:
+    _known(pattern, PATTERN_KEYS)
+    without_source, without_target = pattern.get("exceptFrom", ()), pattern.get("exceptTo", ())
+    return {
+        (source, target)
+        for source, target in pairs
+        if _matches(source, [pattern["from"]])
+        and _matches(target, [pattern["to"]])
+        and not _matches(source, without_source)
+        and not _matches(target, without_target)
+    }
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    """Tell whether a glob means `name`; only a glob that says `host/` means a machine outside the cluster."""
+    return any(
+        fnmatch.fnmatchcase(name, glob) and name.startswith(HOST_PREFIX) == glob.startswith(HOST_PREFIX)
+        for glob in globs
+    )
+
+
+def _service(parties: Mapping[str, object], check: Document) -> ServiceCheck:
+    """Read `{service: x/web, port: 80/TCP, all: [y/*], none: [x/b]}`."""
+    _known(check, {"service", "port", "all", "none", "mixed", "refused"})
+    namespace, _, service = check["service"].partition("/")
+    number, _, protocol = check["port"].partition("/")
+    reached = {
+        source: outcome
+        for outcome in ("all", "none", "mixed", "refused")
+        for source in parties
+        if _matches(source, check.get(outcome, ()))
+    }
+    if not reached:
+        raise ValueError(f"nothing is checked of service {check['service']}")
+    return ServiceCheck(
+        namespace=namespace, service=service, port=int(number), protocol=net.Protocol[protocol], reached=reached
+    )
+
+
+def _known(mapping: Mapping[str, object], keys: Iterable[str]) -> None:
+    unknown = sorted(set(mapping) - set(keys))
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown)}")

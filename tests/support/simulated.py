@@ -1,0 +1,98 @@
+"""A cluster of memory datapaths, one a node, that is brought from step to step as agents would bring it.
+
+Every datapath lives through the whole table, so that what a step leaves behind shows in the next one.
+"""
+
+from __future__ import annotations
+
+from agent import snapshot
+from agent.datapath import memory
+from agent.model import endpoint, resources
+from agent.policy import compiler, evaluator
+
+
+class Cluster:
+    """The nodes' datapaths, and which packets cross which of them."""
+
+    def __init__(self) -> None:
+        """Start with no node."""
+        self._datapaths: dict[str, memory.MemoryDatapath] = {}
+        self._cookies: dict[tuple[str, str, str], int] = {}
+        self.problems: set[resources.Problem] = set()
+
+    def apply(self, cluster: snapshot.Snapshot) -> None:
+        """Compile for every node that has pods, and bring its datapath there."""
+        self.problems = set(cluster.problems)
+        for name in sorted({pod.node for pod in cluster.pods.values() if pod.node} | set(cluster.nodes)):
+            compiled = compiler.compile_node(cluster, endpoint.NodeView(name=name, sandboxes=self._on(name, cluster)))
+            self._datapaths.setdefault(name, memory.MemoryDatapath()).apply(compiled.state)
+            self.problems.update(compiled.problems)
+
+    def passes(self, flow: evaluator.Flow) -> bool:
+        """Tell whether the packet layers of both ends let a flow pass.
+
+        A node's own traffic to its pods crosses no hook (rule A37); what a pod sends to its own node ends there.
+        """
+        source, destination = _node(flow.source), _node(flow.destination)
+        from_pod, to_pod = _has_network(flow.source), _has_network(flow.destination)
+        at_source = True
+        if from_pod:
+            hook = memory.Hook.FORWARD if to_pod or source != destination else memory.Hook.LOCAL_IN
+            at_source = self._judge(source, flow, hook)
+        at_destination = True
+        if to_pod and source != destination:
+            at_destination = self._judge(destination, flow, memory.Hook.FORWARD)
+        return at_source and at_destination
+
+    def connects(self, flow: evaluator.Flow) -> bool:
+        """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""
+        pod = flow.source
+        if not isinstance(pod, resources.Pod) or not pod.has_identity:
+            return True
+        judgement = self._datapaths[str(pod.node)].judge_connect(
+            self._cookie(pod), flow.destination_address, flow.protocol.value, flow.port
+        )
+        return judgement.allowed
+
+    def _judge(self, node: str | None, flow: evaluator.Flow, hook: memory.Hook) -> bool:
+        judgement = self._datapaths[str(node)].judge(
+            client=flow.source_address,
+            server=flow.destination_address,
+            protocol=flow.protocol.value,
+            port=flow.port,
+            hook=hook,
+        )
+        return judgement.allowed
+
+    def _on(self, node: str, cluster: snapshot.Snapshot) -> tuple[endpoint.Sandbox, ...]:
+        return tuple(
+            endpoint.Sandbox(
+                namespace=pod.namespace,
+                pod=pod.name,
+                uid=pod.uid,
+                netns_cookie=self._cookie(pod),
+                veth_ifindex=self._cookie(pod),
+                ingress_ifindex=self._cookie(pod),
+                addresses=pod.addresses,
+            )
+            for pod in cluster.pods.values()
+            if pod.node == node and pod.has_identity
+        )
+
+    def _cookie(self, pod: resources.Pod) -> int:
+        """Return a number of its own for each life of a pod."""
+        return self._cookies.setdefault((pod.namespace, pod.name, pod.uid), 1000 + len(self._cookies))
+
+
+def _node(party: evaluator.Party) -> str | None:
+    match party:
+        case resources.Pod():
+            return party.node
+        case resources.Node():
+            return party.name
+        case _:
+            return None
+
+
+def _has_network(party: evaluator.Party) -> bool:
+    return isinstance(party, resources.Pod) and party.has_identity

@@ -1,0 +1,45 @@
+"""One lab for many tests: tables of one fixture follow each other, and each only changes the manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from agent.lab import lab, plan, resolve
+
+NAME = "test-cases"
+
+
+class Labs:
+    """Keeps the lab of the last test, and builds another when the next needs another."""
+
+    def __init__(self) -> None:
+        """Build nothing yet."""
+        self._key = ""
+        self._lab: lab.Lab | None = None
+
+    def running(self, documents: list[resolve.Document], topology: plan.Topology, *, agents: bool = True) -> lab.Lab:
+        """Return a lab of that fixture and topology."""
+        key = json.dumps([documents, topology.value, agents], sort_keys=True)
+        if self._lab is None or key != self._key:
+            self.close()
+            built = lab.Lab(name=NAME, topology=topology, agents=agents)
+            built.down()  # what a test that was killed has left
+            built.up(documents)
+            self._key, self._lab = key, built
+        return self._lab
+
+    def close(self) -> None:
+        """Take the lab down."""
+        if self._lab is not None:
+            self._lab.down()
+        self._lab = None
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    kept = Labs()
+    yield kept
+    kept.close()

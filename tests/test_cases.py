@@ -1,0 +1,132 @@
+"""Every truth table holds in the evaluator, and in what the compiler makes for each node (rule A16).
+
+The laboratory runs the same tables through real sockets (`tests/system`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from agent import snapshot
+from agent.model import resources
+from agent.policy import evaluator
+from tests.support import cases, flows, simulated
+
+EVERY_TABLE = pytest.mark.parametrize(
+    "path", cases.paths(), ids=lambda path: str(path.relative_to(cases.DIRECTORY).with_suffix(""))
+)
+
+
+@EVERY_TABLE
+def test_the_evaluator_agrees_with_the_table(path: pathlib.Path) -> None:
+    for number, step in enumerate(cases.load(path).steps):
+        cluster = flows.snapshot_of(step)
+        wrong = [
+            f"{_told(number, pair, flow)}: {decision}"
+            for pair, expected, flow in _judged(cluster, step)
+            if (decision := evaluator.evaluate(cluster, flow)).allowed is not expected
+        ]
+        assert not wrong, "\n".join(wrong)
+        for check, source, expected_word in _dialled(step):
+            found = [evaluator.evaluate(cluster, flow).allowed for flow in _to_backends(cluster, check, source)]
+            assert flows.outcome(found) == expected_word, f"step {number}: {source} to {check.service}"
+
+
+@EVERY_TABLE
+def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathlib.Path) -> None:
+    nodes = simulated.Cluster()
+    for number, step in enumerate(cases.load(path).steps):
+        cluster = flows.snapshot_of(step)
+        nodes.apply(cluster)
+        wrong = []
+        for pair, expected, flow in _judged(cluster, step):
+            if nodes.passes(flow) is not expected:
+                wrong.append(f"{_told(number, pair, flow)} in the packet layer")
+            if nodes.connects(flow) is not evaluator.evaluate(cluster, flow).egress.allowed:
+                wrong.append(f"{_told(number, pair, flow)} in the socket layer")
+        assert not wrong, "\n".join(wrong)
+        for check, source, expected_word in _dialled(step):
+            reached = _to_backends(cluster, check, source)
+            where = f"step {number}: {source} to {check.service}"
+            assert flows.outcome([nodes.passes(flow) for flow in reached]) == expected_word, where
+            if reached:
+                _assert_dials(nodes, cluster, check, reached)
+
+
+@EVERY_TABLE
+def test_the_problems_of_the_manifests_are_shown_and_of_sound_ones_there_are_none(path: pathlib.Path) -> None:
+    case = cases.load(path)
+    if case.needs:
+        pytest.skip(f"needs {', '.join(sorted(case.needs))}: its refusals have a test of their own")
+    for step in case.steps:
+        found = {
+            (f"{problem.ref.namespace}/{problem.ref.name}", problem.path)
+            for problem in flows.snapshot_of(step).problems
+        }
+        assert found >= step.problems
+        assert bool(found) is bool(step.problems)
+
+
+def test_every_table_of_the_project_names_the_rules_it_is_about() -> None:
+    own = [path for path in cases.paths() if path.parent.name not in ("networkpolicy", "seeds")]
+    assert len(own) > 60
+    assert [path for path in own if not cases.load(path).rules] == []
+
+
+def test_a_policy_by_domain_names_isolates_and_is_refused_in_sight_of_everybody() -> None:
+    """Rule A50: until names are enforced the policy opens nothing, and says so."""
+    (step,) = cases.load(cases.DIRECTORY / "seeds" / "05-cilium-egress-dns.yaml").steps
+    cluster = flows.snapshot_of(step)
+    paths = {problem.path for problem in cluster.problems}
+    assert {"spec.egress[0].toPorts[0].rules.dns", "spec.egress[1].toFQDNs"} <= paths
+    frontend = cluster.pods["app-namespace", "frontend"]
+    others: tuple[resources.Pod | resources.Host, ...] = (*cluster.pods.values(), *cluster.hosts.values())
+    for other in others:
+        if other is not frontend:
+            for port in other.ports:
+                flow = evaluator.Flow(
+                    source=frontend,
+                    destination=other,
+                    source_address=frontend.addresses[0],
+                    destination_address=other.addresses[0],
+                    protocol=port.protocol,
+                    port=port.number,
+                )
+                assert not evaluator.evaluate(cluster, flow).allowed
+
+
+def _judged(cluster: snapshot.Snapshot, step: cases.Step) -> Iterator[tuple[cases.Pair, bool, evaluator.Flow]]:
+    for check in step.checks:
+        for pair, expected in check.expected.items():
+            for flow in flows.flows(cluster, pair, check):
+                yield pair, expected, flow
+
+
+def _dialled(step: cases.Step) -> Iterator[tuple[cases.ServiceCheck, str, str]]:
+    for check in step.services:
+        for source, expected in check.reached.items():
+            yield check, source, expected
+
+
+def _told(number: int, pair: cases.Pair, flow: evaluator.Flow) -> str:
+    ends = f"{flow.source_address} to {flow.destination_address} port {flow.port}/{flow.protocol.name}"
+    return f"step {number}, {pair[0]} to {pair[1]}, {ends}"
+
+
+def _to_backends(cluster: snapshot.Snapshot, check: cases.ServiceCheck, source: str) -> list[evaluator.Flow]:
+    sender = flows.party(cluster, source)
+    return [flows.flow_to(cluster, sender, backend, check.protocol) for backend in flows.backends(cluster, check)]
+
+
+def _assert_dials(
+    nodes: simulated.Cluster, cluster: snapshot.Snapshot, check: cases.ServiceCheck, reached: list[evaluator.Flow]
+) -> None:
+    """Rule A42: connect() fails at once where egress denies every backend, and never where it allows one."""
+    address = cluster.services[check.namespace, check.service].cluster_addresses[0]
+    dialled = dataclasses.replace(reached[0], destination=None, destination_address=address, port=check.port)
+    some = any(evaluator.evaluate(cluster, flow).egress.allowed for flow in reached)
+    assert nodes.connects(dialled) is some

@@ -1,0 +1,165 @@
+"""The evaluator and the compiler, who share nothing, must agree on every flow of every random cluster.
+
+For each flow the evaluator judges both ends by the numbered rules. The compiler compiles each node, its
+state is applied to tables, and the flow is judged where its packets pass: at the source's node (FORWARD,
+or LOCAL_IN on the way to that node itself) and at the destination's (FORWARD). Besides the verdict, the
+direction that denies, the rule that allows and the isolating policies must agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from agent import desired
+from agent import snapshot as snapshot_
+from agent.datapath import memory
+from agent.model import endpoint, net, resources, verdict
+from agent.policy import compiler, evaluator
+from tests.support import random_cluster
+
+QUICK = 300
+THOROUGH = 10_000
+FLOWS = 40
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Enforced:
+    """One node, compiled and applied."""
+
+    state: desired.DesiredState
+    datapath: memory.MemoryDatapath
+    view: endpoint.NodeView
+
+    @classmethod
+    def of(cls, snapshot: snapshot_.Snapshot, view: endpoint.NodeView) -> Enforced:
+        """Compile and apply."""
+        state = compiler.compile_node(snapshot, view).state
+        datapath = memory.MemoryDatapath()
+        datapath.apply(state)
+        return cls(state, datapath, view)
+
+
+class Comparison:
+    """One cluster, judged both ways."""
+
+    def __init__(self, cluster: random_cluster.Cluster) -> None:
+        """Compile and apply every node of `cluster`."""
+        self.cluster = cluster
+        self.snapshot = cluster.snapshot
+        self.nodes = {name: Enforced.of(self.snapshot, view) for name, view in cluster.views.items()}
+
+    def compare(self, attempt: random_cluster.Attempt) -> None:
+        """Judge one flow both ways."""
+        source = evaluator.party_at(self.snapshot, attempt.client)
+        destination = evaluator.party_at(self.snapshot, attempt.server)
+        flow = evaluator.Flow(
+            source=source,
+            destination=destination,
+            source_address=attempt.client,
+            destination_address=attempt.server,
+            protocol=attempt.protocol,
+            port=attempt.port,
+            via_service=source == destination,  # else it never leaves the pod
+        )
+        walk = evaluator.walk(self.snapshot, flow)
+        judged = self.judgements(attempt, source, destination)
+        denied = [judgement for _, judgement in judged if not judgement.allowed]
+        where = f"seed {self.cluster.seed}: {attempt}: {walk.decision} but {judged}"
+        assert (not denied) == walk.decision.allowed, where
+        if denied:
+            expected = net.Direction.INGRESS if walk.decision.egress.allowed else net.Direction.EGRESS
+            assert denied[0].direction is expected, where
+        for node, judgement in judged:
+            self.attributed(self.nodes[node].state, judgement, walk, where)
+        if isinstance(source, resources.Pod) and source.has_identity and source.node is not None:
+            self.socket(source, attempt, walk, where)
+
+    def judgements(
+        self, attempt: random_cluster.Attempt, source: evaluator.Party, destination: evaluator.Party
+    ) -> list[tuple[str, memory.Judgement]]:
+        """Follow the packet: which hooks of which nodes see it, and what they say."""
+        from_node, to_node = node_of(source), node_of(destination)
+        forwarded = on_network(source), on_network(destination)
+        seen: list[tuple[str, memory.Hook]] = []
+        if forwarded[0] and from_node is not None:
+            local = to_node == from_node and not forwarded[1]
+            seen.append((from_node, memory.Hook.LOCAL_IN if local else memory.Hook.FORWARD))
+        if forwarded[1] and to_node is not None and to_node != from_node:
+            seen.append((to_node, memory.Hook.FORWARD))
+        return [
+            (
+                node,
+                self.nodes[node].datapath.judge(
+                    client=attempt.client,
+                    server=attempt.server,
+                    protocol=attempt.protocol.value,
+                    port=attempt.port,
+                    hook=hook,
+                ),
+            )
+            for node, hook in seen
+        ]
+
+    def attributed(
+        self, state: desired.DesiredState, judgement: memory.Judgement, walk: evaluator.Walk, where: str
+    ) -> None:
+        """Check that the rule named is one that allows, and that the isolating policies are those that isolate."""
+        side = walk.egress if judgement.direction is net.Direction.EGRESS else walk.ingress
+        if judgement.reason is verdict.Reason.RULE_ALLOWED:
+            allowing = {
+                rule.rule for tier in side.tiers for policy in tier.policies for rule in policy.rules if rule.matches
+            }
+            assert state.rules[judgement.rule] in allowing, where
+        if judgement.set != desired.NOT_ISOLATED:
+            assert set(state.sets[judgement.set].isolating) == set(side.side.isolating), where
+
+    def socket(self, source: resources.Pod, attempt: random_cluster.Attempt, walk: evaluator.Walk, where: str) -> None:
+        """Check that the socket layer judges egress to what is no Service, and that own addresses pass."""
+        assert source.node is not None
+        enforced = self.nodes[source.node]
+        cookie = cookie_of(enforced.view, source)
+        said = enforced.datapath.judge_connect(cookie, attempt.server, attempt.protocol.value, attempt.port)
+        frontend = desired.Frontend(attempt.server, attempt.port, attempt.protocol.value)
+        if frontend not in enforced.state.frontends:
+            own = attempt.server in source.addresses
+            assert said.allowed == (own or walk.decision.egress.allowed), where
+
+
+def cookie_of(view: endpoint.NodeView, pod: resources.Pod) -> int:
+    return next(sandbox.netns_cookie for sandbox in view.sandboxes if sandbox.uid == pod.uid)
+
+
+def node_of(party: evaluator.Party) -> str | None:
+    match party:
+        case resources.Pod():
+            return party.node
+        case resources.Node():
+            return party.name
+        case _:
+            return None
+
+
+def on_network(party: evaluator.Party) -> bool:
+    """Whether it is a pod with a network of its own."""
+    return isinstance(party, resources.Pod) and not party.host_network
+
+
+def disagree(seed: int) -> None:
+    cluster = random_cluster.cluster(seed)
+    comparison = Comparison(cluster)
+    for attempt in random_cluster.attempts(cluster, FLOWS):
+        comparison.compare(attempt)
+
+
+@pytest.mark.parametrize("start", range(0, QUICK, 50))
+def test_the_compiler_agrees_with_the_evaluator(start: int) -> None:
+    for seed in range(start, start + 50):
+        disagree(seed)
+
+
+@pytest.mark.slow
+def test_the_compiler_agrees_with_the_evaluator_ten_thousand_times() -> None:
+    for seed in range(QUICK, THOROUGH):
+        disagree(seed)
