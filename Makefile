@@ -17,9 +17,10 @@ BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
 BPF_CLANG ?= clang
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
 
-LINTED := . scripts/lock scripts/preflight
+# Python without a suffix has to be named.
+LINTED := . $(shell grep -lE '^\#!.*python' scripts/*)
 
-.PHONY: setup packages check test demo bench proto bpf lock clean preflight test-bare
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo bench lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -61,18 +62,31 @@ build/bpf/%.bpf.o: bpf/%.bpf.c Makefile | build/bpf
 proto: $(STAMP)/proto
 bpf: $(BPF_OBJECTS)
 
-check: setup
+# One target each, so that `make -k check` shows every complaint.
+check: lint format types imports unit
+
+lint: setup
 	@$(PHASE) "ruff check" $(BIN)/ruff check --quiet $(LINTED)
+
+format: setup
 	@$(PHASE) "ruff format" $(BIN)/ruff format --quiet --check $(LINTED)
+
+types: setup
 	@$(PHASE) "mypy" $(BIN)/mypy --no-error-summary
-	@$(PHASE) "imports" $(BIN)/lint-imports --no-cache
+
+imports: setup
+	@$(PHASE) "import directions" $(BIN)/lint-imports --no-cache
+
+unit: setup
 	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q -m "not root" $(PYTEST_ARGS)
 
 preflight:
 	@scripts/preflight
 
-test: check preflight
+kernel: setup preflight
 	@$(PHASE) --show "kernel tests" $(BIN)/python -m pytest -q -m root --durations=10 $(PYTEST_ARGS)
+
+test: check kernel
 
 demo: setup preflight
 	@$(BIN)/agentctl lab demo $(ARGS)

@@ -116,7 +116,7 @@ async def run(config: config_.Config) -> None:
             hold_mode=config.hold_mode,
             source=str(config.source),
             started_unix_ns=clock.unix_ns(),
-            reconciler=loop,
+            loop=loop,
             counters=functools.partial(_counters, datapath, verdicts, watcher),
         )
         api = service.AgentService(node=description, stream=verdicts)
@@ -233,7 +233,7 @@ def _counters(datapath: base.Datapath, verdicts: stream.Stream, watcher: observe
         **datapath.counters(),
         "verdicts_seen": verdicts.published,
         "verdicts_dropped_by_agent": watcher.dropped if watcher is not None else 0,
-        "verdict_watchers": verdicts.readers,
+        "verdict_watchers": verdicts.readers - 1,  # the log of denials is one
     }
 
 

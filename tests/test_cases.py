@@ -6,8 +6,10 @@ The laboratory runs the same tables through real sockets (`tests/system`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import pytest
 
@@ -19,12 +21,25 @@ from tests.support import cases, flows, simulated
 EVERY_TABLE = pytest.mark.parametrize(
     "path", cases.paths(), ids=lambda path: str(path.relative_to(cases.DIRECTORY).with_suffix(""))
 )
+Read: TypeAlias = Callable[[pathlib.Path], tuple[cases.Case, tuple[snapshot.Snapshot, ...]]]
+
+
+@pytest.fixture(name="read", scope="module")
+def table_with_a_snapshot_a_step() -> Read:
+    """Read and decode every table once for all tests of this module."""
+
+    @functools.cache
+    def read(path: pathlib.Path) -> tuple[cases.Case, tuple[snapshot.Snapshot, ...]]:
+        case = cases.load(path)
+        return case, tuple(flows.snapshot_of(step) for step in case.steps)
+
+    return read
 
 
 @EVERY_TABLE
-def test_the_evaluator_agrees_with_the_table(path: pathlib.Path) -> None:
-    for number, step in enumerate(cases.load(path).steps):
-        cluster = flows.snapshot_of(step)
+def test_the_evaluator_agrees_with_the_table(path: pathlib.Path, read: Read) -> None:
+    case, clusters = read(path)
+    for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         wrong = [
             f"{_told(number, pair, flow)}: {decision}"
             for pair, expected, flow in _judged(cluster, step)
@@ -37,10 +52,10 @@ def test_the_evaluator_agrees_with_the_table(path: pathlib.Path) -> None:
 
 
 @EVERY_TABLE
-def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathlib.Path) -> None:
+def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathlib.Path, read: Read) -> None:
+    case, clusters = read(path)
     nodes = simulated.Cluster()
-    for number, step in enumerate(cases.load(path).steps):
-        cluster = flows.snapshot_of(step)
+    for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         nodes.apply(cluster)
         wrong = []
         for pair, expected, flow in _judged(cluster, step):
@@ -58,29 +73,25 @@ def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathl
 
 
 @EVERY_TABLE
-def test_the_problems_of_the_manifests_are_shown_and_of_sound_ones_there_are_none(path: pathlib.Path) -> None:
-    case = cases.load(path)
-    if case.needs:
-        pytest.skip(f"needs {', '.join(sorted(case.needs))}: its refusals have a test of their own")
-    for step in case.steps:
-        found = {
-            (f"{problem.ref.namespace}/{problem.ref.name}", problem.path)
-            for problem in flows.snapshot_of(step).problems
-        }
+def test_the_problems_of_the_manifests_are_shown_and_of_sound_ones_there_are_none(
+    path: pathlib.Path, read: Read
+) -> None:
+    case, clusters = read(path)
+    for step, cluster in zip(case.steps, clusters, strict=True):
+        found = {(f"{problem.ref.namespace}/{problem.ref.name}", problem.path) for problem in cluster.problems}
         assert found >= step.problems
-        assert bool(found) is bool(step.problems)
+        assert bool(found) is bool(step.problems or case.needs)
 
 
-def test_every_table_of_the_project_names_the_rules_it_is_about() -> None:
+def test_every_table_of_the_project_names_the_rules_it_is_about(read: Read) -> None:
     own = [path for path in cases.paths() if path.parent.name not in ("networkpolicy", "seeds")]
     assert len(own) > 60
-    assert [path for path in own if not cases.load(path).rules] == []
+    assert [path for path in own if not read(path)[0].rules] == []
 
 
-def test_a_policy_by_domain_names_isolates_and_is_refused_in_sight_of_everybody() -> None:
+def test_a_policy_by_domain_names_isolates_and_is_refused_in_sight_of_everybody(read: Read) -> None:
     """Rule A50: until names are enforced the policy opens nothing, and says so."""
-    (step,) = cases.load(cases.DIRECTORY / "seeds" / "05-cilium-egress-dns.yaml").steps
-    cluster = flows.snapshot_of(step)
+    _, (cluster,) = read(cases.DIRECTORY / "seeds" / "05-cilium-egress-dns.yaml")
     paths = {problem.path for problem in cluster.problems}
     assert {"spec.egress[0].toPorts[0].rules.dns", "spec.egress[1].toFQDNs"} <= paths
     frontend = cluster.pods["app-namespace", "frontend"]

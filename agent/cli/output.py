@@ -7,6 +7,7 @@ escaped form. Colour and the terminal's width count only where stdout is a termi
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import io
 import json
@@ -135,6 +136,23 @@ def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
         cells = (row.get(column) for column in columns)
         table.add_row(*(rich_text.Text(cell_text(cell), style=_style(cell)) for cell in cells))
     return paint(table)
+
+
+def plain(value: object) -> object:
+    """Return a value of the model as JSON can say it: fields by name, enums and addresses as people write them."""
+    match value:
+        case enum.Enum():
+            return value.name.lower()
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case tuple() | list() | frozenset() | set():
+            return [plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        case _:
+            return str(value)
 
 
 def paint(renderable: object) -> str:

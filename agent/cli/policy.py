@@ -24,7 +24,7 @@ from agent.model import net, resources
 from agent.policy import dialled, evaluator, explain, reachability
 from agent.sources import manifests
 
-COLUMNS = ("from", "to", "port", "family", "allowed", "because")
+COLUMNS = ("from", "to", "port", "family", "allowed")
 FAMILIES = {net.Family.IPV4: "IPv4", net.Family.IPV6: "IPv6"}
 WITHOUT_PORTS = {net.Protocol.ICMP, net.Protocol.ICMPV6}
 MARKS = {True: "✓ ", False: "✗ ", None: ""}

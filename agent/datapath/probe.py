@@ -51,4 +51,4 @@ def _magic(path: pathlib.Path) -> int:
     if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), answer) != 0:
         code = ctypes.get_errno()
         raise errors.DatapathError(f"statfs of {path}: {os.strerror(code)}")
-    return ctypes.cast(answer, ctypes.POINTER(ctypes.c_uint32))[0]
+    return ctypes.c_uint32.from_buffer(answer).value

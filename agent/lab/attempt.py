@@ -123,12 +123,12 @@ class Attempts:
         match one.protocol:
             case "UDP":
                 one.handle, one.packet = socket.socket(family, socket.SOCK_DGRAM), QUESTION
-                one.handle.setblocking(False)
+                one.handle.settimeout(0)
                 if one.connected:
                     one.handle.connect((one.address, one.port))
             case "SCTP" if not kernel_has_sctp():
                 one.handle = socket.socket(family, socket.SOCK_RAW, sctp.PROTOCOL)
-                one.handle.setblocking(False)
+                one.handle.settimeout(0)
                 one.tag, one.source_port = random.getrandbits(31) + 1, random.randint(*EPHEMERAL)  # noqa: S311 - a test
                 one.packet = _init(one)
             case _:
@@ -140,7 +140,7 @@ class Attempts:
     def _connect(self, one: Try, family: int) -> None:
         protocol = sctp.PROTOCOL if one.protocol == "SCTP" else 0
         one.handle = socket.socket(family, socket.SOCK_STREAM, protocol)
-        one.handle.setblocking(False)
+        one.handle.settimeout(0)
         result = one.handle.connect_ex((one.address, one.port))
         if result not in (0, errno.EINPROGRESS):
             raise OSError(result, os.strerror(result))

@@ -36,7 +36,7 @@ def join_cgroup(path: str | os.PathLike[str]) -> None:
 
 
 def mount(source: str, target: str | os.PathLike[str], kind: str, flags: int = 0) -> None:
-    """mount(2) without options."""
+    """Have the kernel mount something, without options; OSError as from mount(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = source.encode(), os.fsencode(target), kind.encode() or None
     _check(libc.mount(*arguments, ctypes.c_ulong(flags), None), f"mount {source} on {os.fspath(target)}")

@@ -16,11 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
 from agent import errors
 from agent.lab import agents as agents_
-from agent.lab import exchange, kernel, orders, plan, removal, resolve, rundir
+from agent.lab import exchange, files, kernel, orders, plan, removal, resolve, rundir
 from agent.model import net
 
 Progress = Callable[[str], None]
@@ -81,7 +79,7 @@ class Lab:
             agents=record["agents"],
             progress=progress,
         )
-        lab._documents = [yaml.load(f.read_text(), _Loader) for f in sorted(paths.manifests.iterdir())]  # noqa: S506 - a SafeLoader
+        lab._documents = files.load([paths.manifests])
         lab._plan = plan.plan(lab._documents, lab.topology)
         return lab
 
@@ -172,7 +170,7 @@ class Lab:
 
     def exec(self, party: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command as a process of a party; `options` are those of subprocess.run."""
-        return subprocess.run(self.exec_command(party, command), **{"text": True, "check": False, **options})
+        return subprocess.run(self.exec_command(party, command), text=True, check=False, **options)
 
     def exec_command(self, party: str, command: Sequence[str]) -> list[str]:
         """Return the command line that runs `command` as a process of a party, with its exit status."""
@@ -187,7 +185,7 @@ class Lab:
             pods = [pod for pod in self.plan.pods.values() if pod.node == node.name]
             shown = {"node": node.name, "addresses": list(map(str, node.addresses)), "pods": len(pods)}
             nodes.append(shown | self._agent(node.name))
-        parties = {**self.plan.pods, **self.plan.hosts}
+        parties: Mapping[str, plan.PodPlan | plan.HostPlan] = {**self.plan.pods, **self.plan.hosts}
         return {
             "lab": self.paths.name,
             "topology": self.topology.value,
@@ -249,19 +247,19 @@ class Lab:
         """Write what differs, each file in one step, and delete what is gone."""
         before = {_file_name(document): document for document in self._documents}
         after = {_file_name(document): document for document in documents}
+        changed = {name: files.dump(document) for name, document in after.items() if before.get(name) != document}
         for name in before.keys() - after.keys():
             (self.paths.manifests / name).unlink(missing_ok=True)
-        for name, document in after.items():
-            if before.get(name) != document:
-                scratch = self.paths.path / "scratch"
-                scratch.write_text(yaml.dump(document, Dumper=_Dumper, sort_keys=False))
-                scratch.rename(self.paths.manifests / name)
+        for name, text in changed.items():
+            scratch = self.paths.path / "scratch"
+            scratch.write_text(text)
+            scratch.rename(self.paths.manifests / name)
 
     def _remove_parties(self, change: orders.Change) -> None:
-        for party in (*change.gone_pods, *change.gone_hosts):
-            old = self.plan
-            removal.kill_cgroup(orders.party_cgroup(party.party, old, self.paths))
-            self.paths.server_socket(plan.key(party.party)).unlink(missing_ok=True)
+        parties = [*(pod.party for pod in change.gone_pods), *(host.party for host in change.gone_hosts)]
+        removal.kill_cgroups([orders.party_cgroup(party, self.plan, self.paths) for party in parties])
+        for party in parties:
+            self.paths.server_socket(plan.key(party)).unlink(missing_ok=True)
         self._run(orders.tear_down(change, self.paths))
         for pod in change.gone_pods:
             for file in orders.cni_files(pod, self.plan, self.paths):
@@ -301,7 +299,3 @@ def _file_name(document: resolve.Document) -> str:
     api, kind, namespace, name = resolve.key_of(document)
     group = api.partition("/")[0] if "/" in api else ""
     return "-".join(part for part in (kind.lower(), group, namespace, name) if part).translate(SAFE) + ".yaml"
-
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -25,7 +25,7 @@ BRIDGE = "cni0"
 TUNNEL = "vxlan0"
 TUNNEL_MTU = 1430
 """1500 less the outer IPv6, UDP, VXLAN and Ethernet headers."""
-QUIET: Mapping[str, str] = {
+QUIET: dict[str, str] = {
     "net/ipv6/conf/all/disable_ipv6": "0",
     "net/ipv6/conf/default/disable_ipv6": "0",
     "net/ipv6/conf/all/accept_dad": "0",
@@ -36,13 +36,18 @@ QUIET: Mapping[str, str] = {
     "net/ipv4/conf/default/rp_filter": "0",
 }
 """Addresses are usable at once, and nothing but policy drops a packet for its source."""
-ROUTER: Mapping[str, str] = QUIET | {
+ROUTER: dict[str, str] = QUIET | {
     "net/ipv4/ip_forward": "1",
     "net/ipv6/conf/all/forwarding": "1",
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
+    # refusals are ICMP errors, and a lab provokes hundreds at once
+    "net/ipv4/icmp_ratelimit": "0",
+    "net/ipv4/icmp_msgs_per_sec": "1000000",
+    "net/ipv4/icmp_msgs_burst": "1000000",
+    "net/ipv6/icmp/ratelimit": "0",
 }
-FABRIC: Mapping[str, str] = ROUTER | {
+FABRIC: dict[str, str] = ROUTER | {
     "net/bridge/bridge-nf-call-iptables": "0",
     "net/bridge/bridge-nf-call-ip6tables": "0",
 }
@@ -71,9 +76,9 @@ def node_sysctls(topology: plan.Topology) -> Mapping[str, str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Links:
-    """Renders the links of one plan; `paths` says where the namespaces are."""
+    """Renders the links of one plan, `layout`; `paths` says where the namespaces are."""
 
-    plan: plan.LabPlan
+    layout: plan.LabPlan
     paths: rundir.RunDirectory
 
     def fabric(self) -> Iterator[Line]:
@@ -95,12 +100,12 @@ class Links:
         yield Line(netns=own, text="link set lo up")
         yield Line(netns=own, text="link set eth0 up")
         yield from _leaf(own, "eth0", node.addresses, FABRIC_GATEWAY)
-        for other in self.plan.nodes.values():
+        for other in self.layout.nodes.values():
             for address in other.addresses if other != node else ():
                 yield Line(netns=own, text=f"route replace {_host(address)} dev eth0{_source(node, address)}")
-        if self.plan.topology is plan.Topology.VXLAN:
+        if self.layout.topology is plan.Topology.VXLAN:
             yield from self._tunnel(node)
-        if self.plan.topology is plan.Topology.BRIDGE:
+        if self.layout.topology is plan.Topology.BRIDGE:
             yield Line(netns=own, text=f"link add {BRIDGE} address {plan.mac(node.name + BRIDGE)} type bridge")
             yield Line(netns=own, text=f"link set {BRIDGE} up")
 
@@ -109,7 +114,7 @@ class Links:
         kind = f"type vxlan id 42 dstport 4789 local {local} dev eth0 nolearning"
         yield Line(netns=own, text=f"link add {TUNNEL} address {plan.mac(node.name)} mtu {TUNNEL_MTU} {kind}")
         yield Line(netns=own, text=f"link set {TUNNEL} up")
-        for other in self.plan.nodes.values():
+        for other in self.layout.nodes.values():
             outer = other.address(net.family_of(local))
             if other == node or outer is None:
                 continue
@@ -134,16 +139,16 @@ class Links:
 
     def pod(self, pod: plan.PodPlan) -> Iterator[Line]:
         """Yield a pod's veth, and the routes to it from everywhere."""
-        node = self.plan.nodes[pod.node]
+        node = self.layout.nodes[pod.node]
         outer, own = str(self.paths.node_netns(pod.node)), str(self.paths.pod_netns(pod.node, pod.container))
         # by address, as the bridge CNI does: who knows the neighbour finds the pod's successor, too
         mac = plan.mac(str(pod.addresses[0]))
         yield Line(netns=outer, text=f"link add {pod.veth} type veth peer name eth0 address {mac} netns {own}")
         yield Line(netns=own, text="link set lo up")
-        if self.plan.topology is plan.Topology.VXLAN:
+        if self.layout.topology is plan.Topology.VXLAN:
             yield Line(netns=own, text=f"link set eth0 mtu {TUNNEL_MTU}")
         yield Line(netns=own, text="link set eth0 up")
-        if self.plan.topology is plan.Topology.BRIDGE:
+        if self.layout.topology is plan.Topology.BRIDGE:
             yield from _bridged(pod, node, outer, own)
         else:
             yield Line(netns=outer, text=f"link set {pod.veth} up")
@@ -159,7 +164,7 @@ class Links:
         yield Line(netns=str(self.paths.node_netns(pod.node)), text=f"link del {pod.veth}")
         for address in pod.addresses:
             yield Line(netns=fabric, text=f"route del {_host(address)}")
-            for name in self.plan.nodes:
+            for name in self.layout.nodes:
                 if name != pod.node:
                     yield Line(netns=str(self.paths.node_netns(name)), text=f"route del {_host(address)}")
 
@@ -175,12 +180,12 @@ class Links:
                 continue
             route = f"route replace {_host(address)}"
             yield Line(netns=str(self.paths.fabric), text=f"{route} via {via} dev nodes0 onlink")
-            for other in self.plan.nodes.values():
+            for other in self.layout.nodes.values():
                 if other == node:
                     continue
                 netns = str(self.paths.node_netns(other.name))
                 way = f"via {via} dev eth0"
-                if self.plan.topology is plan.Topology.VXLAN:
+                if self.layout.topology is plan.Topology.VXLAN:
                     way = f"via {_tunnel_end(node, net.family_of(address))} dev {TUNNEL}"
                 yield Line(netns=netns, text=f"{route} {way} onlink{_source(other, address)}")
                 shared = any(address in gateway.network for gateway in other.gateways)
@@ -196,7 +201,7 @@ def _tunnel_end(node: plan.NodePlan, family: net.Family) -> object:
 
 
 def _bridged(pod: plan.PodPlan, node: plan.NodePlan, outer: str, own: str) -> Iterator[Line]:
-    """Yield a pod on the bridge: on-link to its subnet, the bridge's address as gateway, hairpin on as kubelet wants."""
+    """Yield a pod on the bridge: on-link to its subnet, the bridge as gateway, hairpin on as kubelet wants it."""
     yield Line(netns=outer, text=f"link set {pod.veth} master {BRIDGE} up")
     yield Line(netns=outer, text=f"link set {pod.veth} type bridge_slave hairpin on")
     for address in pod.addresses:

@@ -177,9 +177,7 @@ def _node(node: resources.Node, pods: Iterable[PodPlan], topology: Topology) -> 
         mine = [address for pod in everybody if pod.node == node.name for address in pod.addresses]
         subnets = dict.fromkeys([subnet(address) for address in mine])
         gateways = [_gateway(range_, taken) for range_ in subnets]
-    return NodePlan(
-        name=node.name, addresses=node.addresses, ranges=node.pod_ranges, gateways=tuple(gateways)
-    )
+    return NodePlan(name=node.name, addresses=node.addresses, ranges=node.pod_ranges, gateways=tuple(gateways))
 
 
 def subnet(address: net.Address) -> net.Network:

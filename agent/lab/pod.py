@@ -10,9 +10,9 @@ Standard library only (see `runner.py`). It must not retry beyond its time-out, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
+import pathlib
 import selectors
 import socket
 from collections.abc import Callable
@@ -42,8 +42,7 @@ class Server:
         if self._sctp_ports and not attempt.kernel_has_sctp():
             self._answer_sctp(socket.AF_INET)
             self._answer_sctp(socket.AF_INET6)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        pathlib.Path(path).unlink(missing_ok=True)
         control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         control.bind(path)
         control.listen(BACKLOG)
@@ -59,7 +58,7 @@ class Server:
             attempts.tick()
 
     def _watch(self, handle: socket.socket, callback: Callable[[], None]) -> None:
-        handle.setblocking(False)
+        handle.settimeout(0)
         self._selector.register(handle, selectors.EVENT_READ, callback)
 
     def _drop(self, handle: socket.socket) -> None:
@@ -147,11 +146,6 @@ class Server:
 
 def _reply(connection: socket.socket, results: list[dict[str, Any]]) -> None:
     """Send the answer; the buffer of a unix socket may be smaller than it, so block for as long as that takes."""
-    connection.setblocking(True)
+    connection.settimeout(None)
     with contextlib.suppress(OSError), connection:
         connection.sendall(json.dumps(results).encode() + b"\n")
-
-
-def error_name(number: int) -> str:
-    """Return the symbol of an errno (`EACCES`), or its number."""
-    return errno.errorcode.get(number, str(number))

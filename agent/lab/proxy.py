@@ -57,7 +57,9 @@ def _backends(
     picture: snapshot.Snapshot, service: resources.Service, port: resources.ServicePort, family: net.Family
 ) -> Iterator[tuple[net.Address, int]]:
     """Yield backends: of the Service's EndpointSlices, where there are none of the pods it selects."""
-    slices = [s for s in picture.endpoint_slices.values() if (s.namespace, s.service) == (service.namespace, service.name)]
+    slices = [
+        s for s in picture.endpoint_slices.values() if (s.namespace, s.service) == (service.namespace, service.name)
+    ]
     for slice_ in slices:
         numbers = [p.number for p in slice_.ports if (p.name, p.protocol) == (port.name, port.protocol)]
         yield from ((a, number) for a in slice_.addresses if net.family_of(a) is family for number in numbers)
@@ -102,7 +104,9 @@ def render(fronts: Sequence[Frontend], nodes: Sequence[net.Address]) -> str:
                 some = f" -m statistic --mode random --probability {share:.10f}" if share < 1 else ""
                 rules.append(f"-A {chain}{some} -j {end}")
                 rules.append(f"-A {end} -s {address} -j MARK --set-xmark {MASQUERADE}")
-                rules.append(f"-A {end} {match.partition(' --dport')[0]} -j DNAT --to-destination {_end(address, port)}")
+                rules.append(
+                    f"-A {end} {match.partition(' --dport')[0]} -j DNAT --to-destination {_end(address, port)}"
+                )
     return "\n".join([*nat, *rules, "COMMIT", *refused, "COMMIT", ""])
 
 

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 
 from agent import errors
 from agent.lab import kernel, rundir
@@ -24,7 +25,7 @@ PAUSE_S = 0.005
 def remove(paths: rundir.RunDirectory) -> bool:
     """Remove everything of a lab; tell whether there was anything."""
     found = paths.path.exists() or paths.cgroup.exists() or paths.bpffs.exists()
-    kill_cgroup(paths.cgroup)
+    kill_cgroups([paths.cgroup])
     shutil.rmtree(paths.bpffs, ignore_errors=True)
     remove_cgroup(paths.cgroup)
     for point in kernel.mounts_below(paths.path):
@@ -48,22 +49,26 @@ def remove_namespace(path: pathlib.Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def kill_cgroup(directory: pathlib.Path) -> None:
-    """Kill every process in a cgroup and below, and wait until they are gone; LabError if one stays."""
-    if not directory.exists():
-        return
+def kill_cgroups(directories: Sequence[pathlib.Path]) -> None:
+    """Kill every process in cgroups and below, and wait until they are gone; LabError if one stays."""
     deadline = time.monotonic() + PATIENCE_S
-    kill = directory / "cgroup.kill"  # Linux 5.14
-    while members := processes(directory):
-        if kill.exists():
-            kill.write_text("1")
-        else:
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    left = list(directories)
+    while left := [directory for directory in left if processes(directory)]:
+        for directory in left:
+            _kill(directory)
         if time.monotonic() > deadline:
-            raise errors.LabError(f"processes in {directory} do not die: {members}")
+            raise errors.LabError(f"processes in {left[0]} do not die: {processes(left[0])}")
         time.sleep(PAUSE_S)
+
+
+def _kill(directory: pathlib.Path) -> None:
+    kill = directory / "cgroup.kill"  # Linux 5.14
+    if kill.exists():
+        kill.write_text("1")
+        return
+    for pid in processes(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes(directory: pathlib.Path) -> list[int]:

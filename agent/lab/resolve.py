@@ -91,9 +91,15 @@ def expand(document: object) -> Iterator[Document]:
 def key_of(document: Document) -> tuple[str, str, str, str]:
     """Name an object: apiVersion, kind, namespace, name."""
     metadata = mapping(document, "metadata")
-    return tuple(str(part or "") for part in (  # type: ignore[return-value]  # four of four
-        document.get("apiVersion"), document.get("kind"), metadata.get("namespace"), metadata.get("name"),
-    ))
+    return tuple(
+        str(part or "")
+        for part in (  # type: ignore[return-value]  # four of four
+            document.get("apiVersion"),
+            document.get("kind"),
+            metadata.get("namespace"),
+            metadata.get("name"),
+        )
+    )
 
 
 def mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -210,7 +216,9 @@ def _ranges(
     for family in run.families:
         if all(net.family_of(range_) is not family for range_ in found):
             start = 1 if family is net.Family.IPV4 else 0
-            free = itertools.islice(PODS[family].subnets(new_prefix=SUBNET_BITS[family]), start, None)
+            free: Iterator[net.Network] = itertools.islice(
+                PODS[family].subnets(new_prefix=SUBNET_BITS[family]), start, None
+            )
             stated = [*others, *found]
             found[next(r for r in free if r not in stated and not any(address in r for address in foreign))] = None
     return list(found)
@@ -264,7 +272,12 @@ def _complete_service(run: _Resolution, service: Document, before: Document) -> 
             addresses.append(_allocate(run, itertools.islice(SERVICES[family].hosts(), 99, None)))
     spec["clusterIP"], spec["clusterIPs"] = str(addresses[0]), [str(address) for address in addresses]
     if kind in ("NodePort", "LoadBalancer"):
-        used = {p.get("nodePort") for d in run.documents for p in _entries(mapping(d, "spec"), "ports") if isinstance(p, dict)}
+        used = {
+            p.get("nodePort")
+            for d in run.documents
+            for p in _entries(mapping(d, "spec"), "ports")
+            if isinstance(p, dict)
+        }
         had = {(p.get("port"), p.get("protocol", "TCP")): p.get("nodePort") for p in _entries(earlier, "ports")}
         for port in _entries(spec, "ports"):
             if isinstance(port, dict) and "nodePort" not in port:

@@ -1,5 +1,7 @@
-"""Where a lab keeps its things: everything below one directory, one cgroup and one bpffs directory, so that `down`
-can remove a lab of which nothing but these is known.
+"""Where a lab keeps its things.
+
+Everything is below one directory, one cgroup and one bpffs directory, so that `down` can remove a lab of which nothing
+but these is known.
 """
 
 from __future__ import annotations
@@ -60,35 +62,35 @@ class RunDirectory:
         return self.path / "pods.log"
 
     def node(self, name: str) -> pathlib.Path:
-        """A node's directory."""
+        """Return a node's directory."""
         return self.path / "nodes" / name
 
     def node_netns(self, name: str) -> pathlib.Path:
-        """A node's network namespace."""
+        """Return a node's network namespace."""
         return self.node(name) / "node.netns"
 
     def pod_netns(self, node: str, container: str) -> pathlib.Path:
-        """A pod's network namespace, named as CNI plugins are given it."""
+        """Return a pod's network namespace, named as CNI plugins are given it."""
         return self.node(node) / "netns" / f"cni-{container[:32]}"
 
     def host_netns(self, name: str) -> pathlib.Path:
-        """The network namespace of a host outside the cluster."""
+        """Return the network namespace of a host outside the cluster."""
         return self.path / "hosts" / f"{name}.netns"
 
     def cni_results(self, node: str) -> pathlib.Path:
-        """A node's CNI result cache."""
+        """Return a node's CNI result cache."""
         return self.node(node) / "cni"
 
     def agent_socket(self, node: str) -> pathlib.Path:
-        """Where a node's agent answers."""
+        """Return where a node's agent answers."""
         return self.node(node) / "state" / "agent.sock"
 
     def agent_log(self, node: str) -> pathlib.Path:
-        """What a node's agent says."""
+        """Return the file of what a node's agent says."""
         return self.node(node) / "agent.log"
 
     def server_socket(self, key: str) -> pathlib.Path:
-        """Where the process of a pod, host or node takes orders; short, as unix socket paths end at 108 bytes."""
+        """Return where the process of a pod, host or node takes orders; short, as unix socket paths end at 108 bytes."""
         return self.path / "s" / key[:16]
 
     @property
@@ -97,7 +99,7 @@ class RunDirectory:
         return cgroup2() / f"{PREFIX}{self.name}"
 
     def node_cgroup(self, node: str) -> pathlib.Path:
-        """What a node's agent takes for the root of cgroups."""
+        """Return what a node's agent takes for the root of cgroups."""
         return self.cgroup / node
 
     @property

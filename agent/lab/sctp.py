@@ -72,7 +72,7 @@ def encode(packet: Packet) -> bytes:
 
 
 def decode(payload: bytes) -> Packet | None:
-    """Read the first chunk of `payload` (the bytes after the IP header); None if it is malformed or the sum is wrong."""
+    """Read the first chunk of `payload`, the bytes after the IP header; None if malformed, or the checksum is wrong."""
     if len(payload) < HEADER.size + CHUNK.size:
         return None
     source, destination, tag, given = HEADER.unpack_from(payload)

@@ -109,6 +109,28 @@ class VerdictEvent:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which verdicts a reader wants; what is None or "" admits any."""
+
+    verdict: Verdict | None = None
+    namespace: str = ""
+    pod: str = ""
+    """Name and namespace must be of one end, whichever."""
+
+    def admits(self, event: VerdictEvent) -> bool:
+        """Tell whether `event` is wanted."""
+        if self.verdict is not None and event.verdict is not self.verdict:
+            return False
+        return any(
+            (not self.namespace or end.namespace == self.namespace) and (not self.pod or end.pod == self.pod)
+            for end in (event.source, event.destination)
+        )
+
+
+EVERY_VERDICT = Filter()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Verdicts that did not reach a reader of the stream; losing them never delays a packet."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -26,8 +27,9 @@ TELL_LOST_NS = 1_000_000_000
 class Subscription:
     """One reader's queue; made by `Stream.subscribe`."""
 
-    def __init__(self, *, clock: clock_.Clock, loop: asyncio.AbstractEventLoop) -> None:
-        """Read by coroutines of `loop` only."""
+    def __init__(self, *, wanted: verdict.Filter, clock: clock_.Clock, loop: asyncio.AbstractEventLoop) -> None:
+        """Read by coroutines of `loop` only; what is not `wanted` takes no room."""
+        self._wanted = wanted
         self._clock = clock
         self._loop = loop
         self._wake = asyncio.Event()
@@ -38,8 +40,11 @@ class Subscription:
 
     def offer(self, events: Sequence[verdict.VerdictEvent]) -> None:
         """Queue `events`, dropping the oldest where there is no room; any thread may call."""
+        wanted = [event for event in events if self._wanted.admits(event)]
+        if not wanted:
+            return
         with self._lock:
-            self._queue.extend(events)
+            self._queue.extend(wanted)
             while len(self._queue) > QUEUED:
                 self._queue.popleft()
                 self._lost["client"] += 1
@@ -103,19 +108,20 @@ class Stream:
             for subscription in self._subscriptions:
                 subscription.tell_lost(lost)
 
-    def stored(self, last: int | None = None) -> tuple[verdict.VerdictEvent, ...]:
-        """Return the last `last` verdicts, all that are stored if None, oldest first."""
+    def stored(
+        self, last: int | None = None, *, wanted: verdict.Filter = verdict.EVERY_VERDICT
+    ) -> tuple[verdict.VerdictEvent, ...]:
+        """Return the last `last` verdicts that are wanted, all of them if None, oldest first."""
         with self._lock:
             every = tuple(self._stored)
-        return every if last is None else every[len(every) - min(last, len(every)) :]
+        return _last(every, last, wanted)
 
     @contextlib.contextmanager
-    def subscribe(self, *, last: int = 0) -> Iterator[Subscription]:
-        """Make a reader that begins with the `last` stored verdicts and misses none after them."""
-        subscription = Subscription(clock=self._clock, loop=asyncio.get_running_loop())
+    def subscribe(self, *, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT) -> Iterator[Subscription]:
+        """Make a reader that begins with the `last` wanted verdicts stored (at most QUEUED) and misses none after."""
+        subscription = Subscription(wanted=wanted, clock=self._clock, loop=asyncio.get_running_loop())
         with self._lock:
-            every = tuple(self._stored)
-            subscription.offer(every[len(every) - min(last, len(every), QUEUED) :])
+            subscription.offer(_last(tuple(self._stored), min(last, QUEUED), wanted))
             self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -127,3 +133,10 @@ class Stream:
     def readers(self) -> int:
         """How many read now."""
         return len(self._subscriptions)
+
+
+def _last(
+    every: Sequence[verdict.VerdictEvent], last: int | None, wanted: verdict.Filter
+) -> tuple[verdict.VerdictEvent, ...]:
+    admitted = (event for event in reversed(every) if wanted.admits(event))
+    return tuple(itertools.islice(admitted, last))[::-1]

@@ -28,8 +28,9 @@ def classify(
     for service, backends in services.items():
         for backend in backends:
             by_identity[backend.identity].add(service)
+    # in the order of the backends, for the rule named is the first one's
     targets = {
-        service: tuple(sorted({(backend.protocol, backend.port) for backend in backends}))
+        service: tuple(dict.fromkeys((backend.protocol, backend.port) for backend in backends))
         for service, backends in services.items()
     }
     classes: dict[tuple[int, int], Class] = {}

@@ -67,10 +67,12 @@ class AgentClient:
         answer = self._ask(self._stub.ListPolicies, pb.ListPoliciesRequest())
         return tuple(convert.policy(one) for one in answer.policies)
 
-    def watch_verdicts(self, *, follow: bool, last: int = 0) -> Iterator[verdict.Item]:
+    def watch_verdicts(
+        self, *, follow: bool, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT
+    ) -> Iterator[verdict.Item]:
         """Yield the `last` stored verdicts (0 without `follow`: all), then, with `follow`, those to come."""
         self._require()
-        request = pb.WatchVerdictsRequest(follow=follow, last=last)
+        request = convert.watch_message(wanted, follow=follow, last=last)
         call = self._stub.WatchVerdicts(request, timeout=None if follow else self._timeout_s)
         try:
             for message in call:

@@ -178,6 +178,26 @@ def item(message: pb.WatchVerdictsResponse) -> verdict.Item:
             raise errors.InvalidInput(field="event", value=other, remedy=VERSIONS_DIFFER)
 
 
+def watch_message(wanted: verdict.Filter, *, follow: bool, last: int) -> pb.WatchVerdictsRequest:
+    """Return the request for verdicts that are `wanted`."""
+    return pb.WatchVerdictsRequest(
+        follow=follow,
+        last=last,
+        verdict=wanted.verdict.name if wanted.verdict is not None else "",
+        namespace=wanted.namespace,
+        pod=wanted.pod,
+    )
+
+
+def wanted(message: pb.WatchVerdictsRequest) -> verdict.Filter:
+    """Read which verdicts a request wants."""
+    return verdict.Filter(
+        verdict=_member(verdict.Verdict, "verdict", message.verdict) if message.verdict else None,
+        namespace=message.namespace,
+        pod=message.pod,
+    )
+
+
 def verdict_message(event: verdict.VerdictEvent) -> pb.Verdict:
     """Return the message for `event`."""
     known = {member.value: member.name for member in net.Protocol}

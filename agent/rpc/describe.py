@@ -87,20 +87,23 @@ def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
         )
 
 
-def numbers(enforcement: reconciler.Enforcement) -> Mapping[str, int]:
-    """Return the sizes that status shows, by the field's name."""
-    state = enforcement.state
-    return {
-        "enforced_revision": enforcement.inputs.revision,
-        "generation": enforcement.generation,
-        "enforced_unix_ns": enforcement.unix_ns,
-        "endpoints": len(state.endpoints),
-        "identities": len(state.identities),
-        "policies": len(enforcement.snapshot.policies),
-        "policy_sets": len(state.sets),
-        "rows": sum(len(policy_set.rows) for policy_set in state.sets.values()),
-        "held_endpoints": sum(endpoint.held for endpoint in state.endpoints.values()),
-    }
+def enforced(status: views.Status, enforcement: reconciler.Enforcement) -> views.Status:
+    """Return `status` with what is known once something is enforced."""
+    state, source = enforcement.state, enforcement.inputs.source
+    return dataclasses.replace(
+        status,
+        enforced_revision=enforcement.inputs.revision,
+        generation=enforcement.generation,
+        enforced_unix_ns=enforcement.unix_ns,
+        enforced_source_digest=source.digest if source is not None else "",
+        endpoints=len(state.endpoints),
+        identities=len(state.identities),
+        policies=len(enforcement.snapshot.policies),
+        policy_sets=len(state.sets),
+        rows=sum(len(policy_set.rows) for policy_set in state.sets.values()),
+        held_endpoints=sum(endpoint.held for endpoint in state.endpoints.values()),
+        problems=enforcement.problems,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,18 +117,17 @@ class Description:
     hold_mode: endpoint_.HoldMode
     source: str
     started_unix_ns: int
-    reconciler: reconciler.Reconciler
+    loop: reconciler.Reconciler
     counters: Callable[[], Mapping[str, int]]
 
     @property
     def enforcement(self) -> reconciler.Enforcement | None:
         """What is enforced; None before the first policy is."""
-        return self.reconciler.enforcement
+        return self.loop.enforcement
 
     def status(self) -> views.Status:
         """Describe what runs."""
-        inputs, now = self.reconciler.inputs, self.enforcement
-        source = now.inputs.source if now is not None else None
+        inputs, now = self.loop.inputs, self.enforcement
         status = views.Status(
             node=self.node,
             version=self.version,
@@ -136,12 +138,10 @@ class Description:
             synced=inputs.synced,
             revision=inputs.revision,
             started_unix_ns=self.started_unix_ns,
-            last_error=self.reconciler.error,
-            problems=now.problems if now is not None else (),
+            last_error=self.loop.error,
             counters=self.counters(),
             source=self.source,
             source_changed_unix_ns=inputs.source.changed_unix_ns if inputs.source is not None else 0,
-            enforced_source_digest=source.digest if source is not None else "",
             sandboxes=len(inputs.sandboxes or ()),
         )
-        return dataclasses.replace(status, **numbers(now)) if now is not None else status
+        return enforced(status, now) if now is not None else status

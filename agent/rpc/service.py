@@ -23,7 +23,7 @@ class Node(Protocol):
         """What is enforced; None before the first policy is."""
 
 
-class AgentService(pb_grpc.AgentServicer):  # type: ignore[misc]  # generated code has no types
+class AgentService(pb_grpc.AgentServicer):
     """Before the first policy is enforced every list is empty."""
 
     def __init__(self, *, node: Node, stream: stream.Stream) -> None:
@@ -63,10 +63,11 @@ class AgentService(pb_grpc.AgentServicer):  # type: ignore[misc]  # generated co
         self, request: pb.WatchVerdictsRequest, _context: Any
     ) -> AsyncIterator[pb.WatchVerdictsResponse]:
         """Stream stored verdicts, then, if asked to follow, those to come."""
+        wanted = convert.wanted(request)
         if not request.follow:
-            for event in self._stream.stored(request.last or None):
+            for event in self._stream.stored(request.last or None, wanted=wanted):
                 yield convert.item_message(event)
             return
-        with self._stream.subscribe(last=request.last) as subscription:
+        with self._stream.subscribe(last=request.last, wanted=wanted) as subscription:
             async for item in subscription.items():
                 yield convert.item_message(item)

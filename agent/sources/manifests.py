@@ -27,6 +27,8 @@ SETTLE_LIMIT_S = 0.100
 """Changes are read after this long even while more come."""
 RETRY_S = 1.0
 """How often a directory that went away is looked for, and how long a writer is waited for."""
+_FIRST_READS = 10
+"""The first update waits for files that are being written, as nothing older can stand in; but not for ever."""
 _BEING_WRITTEN = b"\0being written"
 """Stands in the digest for a content that was not taken, so that nobody finds it in force."""
 
@@ -135,9 +137,18 @@ class ManifestSource:
             last: Update | None = None
             while True:
                 update = self._read(changed_unix_ns, watches)
-                if last is None or update.snapshot != last.snapshot or (
-                    # A digest is news only once every file it is over has been taken.
-                    update.digest != last.digest and self._retry_s is None
+                for _ in range(_FIRST_READS if last is None else 0):
+                    if self._retry_s is None:
+                        break
+                    await watches.settled(quiet_s=QUIET_S, limit_s=SETTLE_LIMIT_S)
+                    update = self._read(changed_unix_ns, watches)
+                if (
+                    last is None
+                    or update.snapshot != last.snapshot
+                    or (
+                        # A digest is news only once every file it is over has been taken.
+                        update.digest != last.digest and self._retry_s is None
+                    )
                 ):
                     last = update
                     yield update
@@ -176,9 +187,12 @@ class ManifestSource:
         contents = tree.contents(self._directory, found)
         changed = watches.drain()
         unsettled = watches.unsettled()
-        for name in [name for name in contents if unsettled and self._paths(name) & unsettled]:
-            contents[name] = _BEING_WRITTEN
-            self._retry_s = RETRY_S
+        for name, read in contents.items():
+            paths = self._paths(name)
+            patience_s = QUIET_S if read else RETRY_S
+            if paths & unsettled or any(_is_younger(path, patience_s) for path in paths):
+                contents[name] = _BEING_WRITTEN
+                self._retry_s = max(self._retry_s or 0.0, RETRY_S if paths & unsettled else patience_s)
         if changed:
             self._retry_s = 0.0
         return contents
@@ -249,6 +263,17 @@ class ManifestSource:
 
 def _problem(name: str, reason: str) -> resources.Problem:
     return resources.Problem(resources.ObjectRef("Manifest", "", name), "", reason)
+
+
+def _is_younger(path: pathlib.Path, age_s: float) -> bool:
+    """Tell whether a file changed so lately that its event may still be under way.
+
+    A file that is opened with O_TRUNC shows as empty before the kernel queues IN_MODIFY; on a busy ext4
+    18 ms before [measured, kernel 6.18].
+    """
+    with contextlib.suppress(OSError):
+        return 0 <= time.time_ns() - path.stat().st_mtime_ns < age_s * 1e9
+    return False
 
 
 def _is_manifest(name: str) -> bool:

@@ -49,12 +49,12 @@ static __always_inline bool decide_connect(struct decision *to, const struct flo
 	    endpoint_of_address(&flow->server, flow->family, slot) == subject.number)
 		return false;
 	to->endpoint = subject.number;
-	to->policy_set = subject.egress_set;
 	to->direction = NW_EGRESS;
 	if (subject.held) {
 		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
 		return true;
 	}
+	to->policy_set = subject.egress_set;
 	if (subject.egress_set == NW_NOT_ISOLATED)
 		return false;
 	service = service_at(flow, slot);

@@ -70,19 +70,20 @@ static __always_inline void decide_rows(struct decision *to, const struct flow *
 		decide(to, NW_DROPPED, row->rule ? NW_POLICY_DENY : NW_POLICY_DENIED);
 }
 
-/* One side: `subject` is an endpoint of ours, `peer` the other end's address. */
+/* One side, into a decision that is all zero: `subject` is an endpoint of ours. */
 static __always_inline void decide_side(struct decision *to, const struct endpoint *subject, const struct flow *flow,
 					__u8 direction, __u32 slot)
 {
 	const struct addr6 *peer = direction == NW_EGRESS ? &flow->server : &flow->client;
 
 	to->endpoint = subject->number;
-	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
 	to->direction = direction;
-	to->rule = 0;
-	if (subject->held)
+	if (subject->held) {
 		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
-	else if (to->policy_set == NW_NOT_ISOLATED)
+		return;
+	}
+	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
+	if (to->policy_set == NW_NOT_ISOLATED)
 		decide(to, NW_FORWARDED, NW_NOT_ISOLATED_ALLOWED);
 	else if (flow->malformed)
 		decide(to, NW_DROPPED, NW_MALFORMED);

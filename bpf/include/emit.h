@@ -8,13 +8,13 @@
 
 #include "decide.h"
 
-/* A per-CPU array: no other CPU writes the word, and a program is not preempted by another on its own. */
+/* A per-CPU word, and yet atomic: socket programs may be preempted by one another. */
 static __always_inline void count(__u32 counter)
 {
 	__u64 *value = NW_LOOKUP(counters, &counter);
 
 	if (value)
-		*value += 1;
+		__sync_fetch_and_add(value, 1);
 }
 
 static __always_inline void event_fill(struct event *to, const struct flow *flow, const struct decision *decision,

@@ -36,6 +36,7 @@ struct packet {
 	__u32 transport;	/* where the transport header begins; 0: this fragment has none */
 	__u8 icmp;		/* ICMP or ICMPv6 with a type that could be read */
 	__u8 icmp_type;
+	__u8 hop_limit;		/* IPv6 */
 };
 
 static __always_inline bool packet_read(const struct bpf_dynptr *data, __u32 offset, void *to, __u32 length)
@@ -135,6 +136,7 @@ static __always_inline void packet_parse6(const struct bpf_dynptr *data, __u32 b
 	__builtin_memcpy(&packet->flow.client, &ip.saddr, sizeof(struct addr6));
 	__builtin_memcpy(&packet->flow.server, &ip.daddr, sizeof(struct addr6));
 	packet->flow.protocol = ip.nexthdr;
+	packet->hop_limit = ip.hop_limit;
 	if (packet_walk6(data, begin + sizeof(ip), packet))
 		packet_read_transport(data, packet);
 	else
@@ -151,14 +153,22 @@ static __always_inline void packet_parse(const struct bpf_dynptr *data, __u32 be
 		packet_parse6(data, begin, packet);
 }
 
-/* Neighbour discovery (133-137) and multicast listener discovery: without them there is no IPv6 (rule A41). */
+/*
+ * Neighbour discovery (133-137) and multicast listener discovery: without them there is no IPv6 (rule A41). They
+ * never leave a link, which the hop limit proves: 255, so nobody routed it (RFC 4861 6.1), or 1 from a link-local
+ * address or none, so nobody will (RFC 3810 5). With any other they are no discovery but data, and judged.
+ */
 static __always_inline bool packet_is_discovery(const struct packet *packet)
 {
+	const struct addr6 *source = &packet->flow.client;
 	__u8 type = packet->icmp_type;
 
 	if (packet->flow.protocol != NW_PROTO_ICMPV6 || packet->flow.family != NW_IPV6 || !packet->icmp)
 		return false;
-	return (type >= 130 && type <= 137) || type == 143;
+	if (type >= 133 && type <= 137)
+		return packet->hop_limit == 255;
+	return ((type >= 130 && type <= 132) || type == 143) && packet->hop_limit == 1 &&
+	       (addr_is_link_local6(source) || addr_is_unspecified6(source));
 }
 
 #endif

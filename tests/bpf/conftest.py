@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -67,6 +67,16 @@ def bridged(bridged_rig: Rig) -> Rig:
     return _fresh(bridged_rig)
 
 
+@pytest.fixture
+def successor(rig: Rig, bpffs: pathlib.Path) -> Callable[[], datapath_.BPFDatapath]:
+    """Return what makes the agent that comes after the rig's own, on the same node."""
+    return lambda: _datapath(rig.node, bpffs)
+
+
+def _datapath(node: node_.Node, bpffs: pathlib.Path) -> datapath_.BPFDatapath:
+    return datapath_.BPFDatapath(node=f"test-{os.getpid()}", bpffs=bpffs, cgroup_root=node.cgroup)
+
+
 def _fresh(rig: Rig) -> Rig:
     rig.datapath.apply(desired.DesiredState())
     while rig.verdicts():
@@ -75,7 +85,7 @@ def _fresh(rig: Rig) -> Rig:
 
 
 def _rig(node: node_.Node, bpffs: pathlib.Path) -> Iterator[Rig]:
-    datapath = datapath_.BPFDatapath(node=f"test-{os.getpid()}", bpffs=bpffs, cgroup_root=node.cgroup)
+    datapath = _datapath(node, bpffs)
     try:
         datapath.open()
         reader = events.EventReader(datapath.events_path)

@@ -6,7 +6,6 @@ Answers have the form of `memory.Judgement`, so that a test can compare the two 
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import platform
 import struct
@@ -47,7 +46,7 @@ class Judge:
     ) -> memory.Judgement:
         """Judge a connection as the packet layer does."""
         kind = ASK_FORWARD if hook is memory.Hook.FORWARD else ASK_LOCAL
-        _, egress, ingress = self._ask(kind, 0, client, server, protocol, port)
+        _, egress, ingress = self._ask(_question(kind, 0, client, server, (protocol, port)))
         if not egress.allowed or hook is memory.Hook.LOCAL_IN:
             return egress
         return egress if ingress.set == 0 and egress.set != 0 else ingress
@@ -55,16 +54,10 @@ class Judge:
     def judge_connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> memory.Judgement | None:
         """Judge connect() as the socket layer does; None: it passes and nothing is said."""
         server = net.normalize(address)
-        verdict, decision, _ = self._ask(ASK_CONNECT, cookie, server, server, protocol, port)
+        verdict, decision, _ = self._ask(_question(ASK_CONNECT, cookie, server, server, (protocol, port)))
         return decision if verdict != SILENT else None
 
-    def _ask(
-        self, kind: int, cookie: int, client: net.Address, server: net.Address, protocol: int, port: int
-    ) -> tuple[int, memory.Judgement, memory.Judgement]:
-        question = QUESTION.pack(
-            cookie, kind, layout.encode_address(client), layout.encode_address(server), bytes(2),
-            port.to_bytes(2, "big"), protocol, server.version, 0,
-        )  # fmt: skip
+    def _ask(self, question: bytes) -> tuple[int, memory.Judgement, memory.Judgement]:
         answer = syscalls.program_test_run(self._program, PADDING + question + bytes(2 * DECISION.size))
         begin = len(PADDING) + QUESTION.size
         first, second = (answer.data[begin + DECISION.size * index :] for index in range(2))
@@ -73,6 +66,15 @@ class Judge:
             _judgement(first, net.Direction.EGRESS),
             _judgement(second, net.Direction.INGRESS),
         )
+
+
+def _question(kind: int, cookie: int, client: net.Address, server: net.Address, what: tuple[int, int]) -> bytes:
+    """Write struct question; `what` is protocol and server port."""
+    protocol, port = what
+    return QUESTION.pack(
+        cookie, kind, layout.encode_address(client), layout.encode_address(server), bytes(2),
+        port.to_bytes(2, "big"), protocol, server.version, 0,
+    )  # fmt: skip
 
 
 def _judgement(raw: bytes, side: net.Direction) -> memory.Judgement:
@@ -110,5 +112,5 @@ def opened(map_pins: pathlib.Path) -> Iterator[Judge]:
             yield Judge(program)
     finally:
         for path in program_pins.iterdir():
-            os.unlink(path)
+            path.unlink()
         program_pins.rmdir()

@@ -150,7 +150,7 @@ def _pod(index: int, namespace: int, cgroup: pathlib.Path, *, bridge: bool) -> G
         ip(f"route add default via {GATEWAY4}", f"-6 route add default via {GATEWAY6}")
 
     within(namespace, inside)
-    return _guest(f"pod{index}", name, namespace, four, six, cgroup, router="cni0" if bridge else "")
+    return _guest(f"pod{index}", name, namespace, (four, six, cgroup), router="cni0" if bridge else "")
 
 
 def _outside(namespace: int, cgroup: pathlib.Path) -> Guest:
@@ -162,7 +162,7 @@ def _outside(namespace: int, cgroup: pathlib.Path) -> Guest:
         ip("route add default via 203.0.113.1", "-6 route add default via 2001:db8:113::1")
 
     within(namespace, inside)
-    return _guest("outside", "uplink", namespace, str(OUTSIDE4), str(OUTSIDE6), cgroup)
+    return _guest("outside", "uplink", namespace, (str(OUTSIDE4), str(OUTSIDE6), cgroup))
 
 
 def _veth(name: str, namespace: int) -> None:
@@ -171,9 +171,8 @@ def _veth(name: str, namespace: int) -> None:
     ip(f"link set {name} up")
 
 
-def _guest(
-    name: str, veth: str, namespace: int, four: str, six: str, cgroup: pathlib.Path, *, router: str = ""
-) -> Guest:
+def _guest(name: str, veth: str, namespace: int, home: tuple[str, str, pathlib.Path], *, router: str = "") -> Guest:
+    four, six, cgroup = home
     return Guest(
         name=name,
         namespace=namespace,
@@ -212,7 +211,7 @@ def within(namespace: int, action: Callable[[], T]) -> T:
 
 
 def ip(*commands: str) -> None:
-    """Run ip(8) once for each command."""
+    """Run the ip command once for each line."""
     for command in commands:
         subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 

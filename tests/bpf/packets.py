@@ -22,7 +22,9 @@ def udp(source: net.Address, destination: net.Address, port: int, *, payload: by
     return ipv4(source, destination, UDP, header + payload)
 
 
-def ipv4(source: net.Address, destination: net.Address, protocol: int, content: bytes, *, options: bytes = b"") -> bytes:
+def ipv4(
+    source: net.Address, destination: net.Address, protocol: int, content: bytes, *, options: bytes = b""
+) -> bytes:
     """Return an IPv4 packet."""
     words = 5 + len(options) // 4
     begin = struct.pack(">BBHHHBBH", 0x40 | words, 0, words * 4 + len(content), 7, 0, 64, protocol, 0)
@@ -66,7 +68,7 @@ def arp_reply(sender: net.Address, hardware: bytes, target: net.Address) -> byte
 def checksum(content: bytes) -> int:
     """Return the Internet checksum (RFC 1071)."""
     content += bytes(len(content) % 2)
-    total = sum(struct.unpack(f">{len(content) // 2}H", content))
+    total: int = sum(struct.unpack(f">{len(content) // 2}H", content))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

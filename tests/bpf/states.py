@@ -59,9 +59,7 @@ def pods(
         )
         for index, pod in enumerate(node.pods)
     }
-    hosts = {
-        address: identity_of(index) for index, pod in enumerate(node.pods) for address in node_.addresses(pod)
-    }
+    hosts = {address: identity_of(index) for index, pod in enumerate(node.pods) for address in node_.addresses(pod)}
     return desired.DesiredState(endpoints=endpoints, sets=sets, hosts=hosts)
 
 

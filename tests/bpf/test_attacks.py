@@ -16,7 +16,7 @@ from tests.bpf import conftest, node, packets, states, traffic
 pytestmark = pytest.mark.root
 
 PORT, OTHER = 8080, 9090
-LISTEN_SECONDS = 0.8
+LISTEN_SECONDS = 0.4
 STRANGER4, STRANGER6 = ipaddress.ip_address("198.51.100.9"), ipaddress.ip_address("2001:db8:51::9")
 Address = Callable[[node.Guest], net.Address]
 
@@ -55,7 +55,9 @@ def test_nobody_outside_can_send_from_a_pods_address(rig: conftest.Rig, address:
 def test_the_node_does_not_answer_a_forged_ping(rig: conftest.Rig) -> None:
     first, second = rig.node.pods
     rig.datapath.apply(states.pods(rig.node))
-    ping = packets.ipv4(second.address4, ipaddress.ip_address(node.GATEWAY4), packets.ICMP, bytes([8, 0, 247, 255]) + bytes(4))
+    ping = packets.ipv4(
+        second.address4, ipaddress.ip_address(node.GATEWAY4), packets.ICMP, bytes([8, 0, 247, 255]) + bytes(4)
+    )
     first.run(traffic.sends_raw(ping, to=first.mac))
     assert _reasons(rig) == {(verdict_.Reason.SOURCE_SPOOFED, states.endpoint_of(0))}
 
@@ -138,6 +140,15 @@ def test_an_icmp_error_about_somebody_elses_flow_is_forged(rig: conftest.Rig) ->
     assert _reasons(rig) == set()
 
 
+def test_discovery_that_was_routed_is_data_and_judged(rig: conftest.Rig) -> None:
+    first, second = rig.node.pods
+    rig.datapath.apply(states.pods(rig.node, egress={}))
+    for kind in (133, 135, 136, 143):
+        message = packets.icmp6(first.address6, second.address6, kind, bytes(4) + b"smuggled goods..")
+        first.run(traffic.sends_raw(message, ethertype=packets.ETH_IPV6, to=first.mac))
+        assert _reasons(rig) == {(verdict_.Reason.POLICY_DENIED, states.endpoint_of(0))}
+
+
 def test_fragments_after_the_first_match_only_rows_for_every_port(rig: conftest.Rig) -> None:
     first, second = rig.node.pods
     rig.datapath.apply(states.pods(rig.node, ingress={(256, states.UDP, PORT, 16): states.ALLOW}))
@@ -150,7 +161,7 @@ def _arriving(sender: node.Guest, receiver: node.Guest, packet: bytes, *, port: 
     """Send one packet through the node; return how many datagrams the receiver got."""
     kind = packets.ETH_IPV4 if packet[0] >> 4 == 4 else packets.ETH_IPV6
     with receiver.started(traffic.receives(port, LISTEN_SECONDS)) as result:
-        time.sleep(0.2)
+        time.sleep(0.1)  # until it listens
         sender.run(traffic.sends_raw(packet, ethertype=kind, to=sender.mac))
         return result()
 

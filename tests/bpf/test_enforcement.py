@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 
 import pytest
 
@@ -102,7 +103,9 @@ def test_replies_pass_although_the_client_is_isolated_for_ingress_rule_a38(rig: 
         ready()
         assert second.run(traffic.connects(first.address4, PORT)) == 0
         assert second.run(traffic.connects(first.address4, OTHER)) == errno.ECONNREFUSED
-        assert second.run(traffic.asks(first.address4, OTHER, connected=True)) == errno.ECONNREFUSED, "a related ICMP error"
+        assert second.run(traffic.asks(first.address4, OTHER, connected=True)) == errno.ECONNREFUSED, (
+            "a related ICMP error"
+        )
 
 
 def test_the_node_reaches_its_pods_whatever_they_allow_rule_a37(rig: conftest.Rig) -> None:
@@ -117,7 +120,7 @@ def test_the_node_reaches_its_pods_whatever_they_allow_rule_a37(rig: conftest.Ri
 @pytest.mark.parametrize("gateway", [node.GATEWAY4, node.GATEWAY6])
 def test_a_pod_reaches_its_own_node_only_if_its_egress_allows_it_rule_a37(rig: conftest.Rig, gateway: str) -> None:
     first, second = rig.node.pods
-    target = net.ipaddress.ip_address(gateway)
+    target = ipaddress.ip_address(gateway)
     rig.datapath.apply(states.pods(rig.node, egress={}))
     assert first.run(traffic.connects(target, PORT)) == errno.EACCES
     assert second.run(traffic.connects(target, PORT)) == errno.ECONNREFUSED
@@ -137,20 +140,20 @@ def test_loopback_and_the_pods_own_addresses_are_never_judged_rule_a40(rig: conf
     first = rig.node.pods[0]
     rig.datapath.apply(states.pods(rig.node, egress={}))
     for address in ("127.0.0.1", "::1", "0.0.0.0", "::", str(first.address4), str(first.address6)):
-        assert first.run(traffic.connects(net.ipaddress.ip_address(address), PORT)) == errno.ECONNREFUSED
+        assert first.run(traffic.connects(ipaddress.ip_address(address), PORT)) == errno.ECONNREFUSED
 
 
 def test_processes_of_unknown_namespaces_are_not_ours(rig: conftest.Rig) -> None:
     rig.datapath.apply(states.pods(rig.node, egress={}))
-    assert rig.node.outside.run(traffic.connects(net.ipaddress.ip_address("203.0.113.1"), PORT)) == errno.ECONNREFUSED
+    assert rig.node.outside.run(traffic.connects(ipaddress.ip_address("203.0.113.1"), PORT)) == errno.ECONNREFUSED
 
 
 def _address(guest: node.Guest, version: int) -> net.Address:
     return guest.address4 if version == 4 else guest.address6
 
 
-def _mapped(address: net.ipaddress.IPv4Address) -> net.Address:
-    return net.ipaddress.IPv6Address(layout.MAPPED_PREFIX + address.packed)
+def _mapped(address: ipaddress.IPv4Address) -> net.Address:
+    return ipaddress.IPv6Address(layout.MAPPED_PREFIX + address.packed)
 
 
 def _gist(event: layout.RawEvent) -> tuple[verdict_.Layer, net.Direction, verdict_.Reason, int]:

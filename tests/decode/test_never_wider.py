@@ -81,7 +81,7 @@ def _mutated(document: Any, random_: random.Random) -> Any:
 
 
 def test_no_mutation_of_a_valid_document_raises() -> None:
-    random_ = random.Random(20_261_121)  # noqa: S311 - repeatable mutations, no secrets
+    random_ = random.Random(20_261_121)
     documents = samples.all_kinds()
     found: list[decode.Decoded] = []
     for number in range(MUTATIONS):
@@ -195,7 +195,7 @@ def test_an_unknown_field_anywhere_in_a_policy_never_widens_it_a50() -> None:
 
 
 def test_two_broken_places_never_widen_a_policy_a50() -> None:
-    random_ = random.Random(4)  # noqa: S311 - as above
+    random_ = random.Random(4)
     document = samples.full_policy()
     sound = _sound(document)
     places = list(_places(document["spec"], ("spec",)))

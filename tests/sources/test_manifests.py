@@ -357,3 +357,20 @@ def test_watching_leaves_no_descriptor_behind(directory: pathlib.Path, source: m
     before = len(list(pathlib.Path("/proc/self/fd").iterdir()))
     _watched(source, directory)
     assert len(list(pathlib.Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_emptied_file_is_believed_only_after_a_second(
+    directory: pathlib.Path, source: manifests.ManifestSource
+) -> None:
+    (directory / "a.yaml").write_text(_policy("a"))
+
+    async def run() -> set[str]:
+        async with contextlib.aclosing(source.watch()) as updates:
+            await _next(updates)
+            waiting = asyncio.ensure_future(_next(updates))
+            (directory / "a.yaml").write_text("")
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            return _names(await waiting)
+
+    assert asyncio.run(run()) == set()

@@ -96,7 +96,7 @@ def apply_with_crash(datapath: memory.MemoryDatapath, state: desired.DesiredStat
 @pytest.mark.parametrize("expander", EXPANDERS, ids=lambda expander: expander.__name__)
 def test_every_way_to_a_state_ends_in_the_same_tables(expander: Expander) -> None:
     for seed in range(SEQUENCES):
-        rng = random.Random(seed)  # noqa: S311 - no secret
+        rng = random.Random(seed)
         names = expander(rng.sample(pictures.NAMES, rng.randint(1, 4)), rng)
         datapath = memory.MemoryDatapath()
         for name in names:
@@ -106,7 +106,7 @@ def test_every_way_to_a_state_ends_in_the_same_tables(expander: Expander) -> Non
 
 def test_crashes_after_and_inside_any_step_leave_no_trace() -> None:
     for seed in range(SEQUENCES * 2):
-        rng = random.Random(seed)  # noqa: S311 - no secret
+        rng = random.Random(seed)
         names = rng.sample(pictures.NAMES, rng.randint(2, 5))
         datapath = memory.MemoryDatapath()
         for name in names[:-1]:
@@ -173,7 +173,7 @@ def moments(tables: plan.Tables, steps: Sequence[plan.Step], rng: random.Random)
 def test_at_every_moment_all_verdicts_are_old_or_all_are_new() -> None:
     changed = 0
     for seed in range(150):
-        rng = random.Random(seed)  # noqa: S311 - no secret
+        rng = random.Random(seed)
         old, new = (pictures.named(name) for name in rng.sample(pictures.NAMES, 2))
         datapath = memory.MemoryDatapath()
         datapath.apply(old)

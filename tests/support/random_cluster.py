@@ -53,7 +53,7 @@ def cluster(seed: int, *, hold_mode: endpoint.HoldMode = endpoint.HoldMode.PERMI
 
 def attempts(of: Cluster, count: int) -> Iterator[Attempt]:
     """Draw `count` connections, most of them to ports that some policy or pod mentions."""
-    rng = random.Random(of.seed ^ 0x5EED)  # noqa: S311 - no secret
+    rng = random.Random(of.seed ^ 0x5EED)
     ends = _addresses(of.snapshot)
     ports = _ports(of.snapshot)
     by_family = {family: [end for end in ends if net.family_of(end) is family] for family in net.Family}
@@ -120,7 +120,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._rng = random.Random(seed)  # noqa: S311 - no secret
+        self._rng = random.Random(seed)
         self._families = self._rng.choice(((4,), (6,), (4, 6), (4, 6)))
         self._nodes: list[resources.Node] = []
         self._pods: list[resources.Pod] = []

@@ -1,7 +1,7 @@
 """Processes that live in a pod and obey one line of JSON at a time.
 
-A pod is a network namespace and a cgroup. The process joins both before it opens its first socket, through a launcher
-of its own, because entering a namespace changes a whole thread and forking a test runner that has threads is unsafe.
+They are started by the lab's own launcher, which joins the pod's cgroup and network namespace before the first socket:
+entering a namespace changes a whole thread, and forking a test runner that has threads is unsafe.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from agent.lab import kernel
+from agent.lab import lab
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
 
 
 class PodProcess:
     """A Python module that runs in a pod; `ask` sends it a command and returns its answer."""
 
-    def __init__(self, *, netns: pathlib.Path, cgroup: pathlib.Path, module: str, words: Sequence[str] = ()) -> None:
+    def __init__(self, running: lab.Lab, party: str, module: str, *words: str) -> None:
         """Start it; it ends with `close`, or when this process dies."""
-        launcher = [sys.executable, "-m", "tests.support.traffic", os.fspath(netns), os.fspath(cgroup)]
-        self._name = module.rpartition(".")[2]
-        self._process = subprocess.Popen(
-            [*launcher, sys.executable, "-m", module, *words], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._name = f"{module.rpartition('.')[2]} in {party}"
+        command = running.exec_command(party, [sys.executable, "-m", module, *words])
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._pending = b""
 
     @property
@@ -95,14 +92,3 @@ class PodProcess:
     ) -> None:
         """End it, also on failure."""
         self.close()
-
-
-def enter_and_become(netns: str, cgroup: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Join the pod, then become the program."""
-    kernel.join_cgroup(cgroup)
-    kernel.enter_network(netns)
-    os.execve(argv[0], list(argv), dict(environment))  # noqa: S606 - a program of ours, without a shell
-
-
-if __name__ == "__main__":
-    enter_and_become(sys.argv[1], sys.argv[2], sys.argv[3:], os.environ)

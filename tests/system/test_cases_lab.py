@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent import errors
 from agent.lab import exchange, lab, plan
 from agent.model import net
 from tests.support import cases
@@ -30,7 +31,11 @@ Expected = tuple[exchange.ProbeRequest, bool]
 def test_connections_are_as_the_table_says(case: cases.Case, topology: plan.Topology, labs: conftest.Labs) -> None:
     running = labs.running(list(case.fixture), topology)
     for number, step in enumerate(case.steps):
-        running.apply(step.documents())
+        try:
+            running.apply(step.documents())
+        except errors.LabError:
+            labs.close()  # the next table starts with agents that live
+            raise
         expected = [one for check in step.checks for one in _expected(running, check)]
         wrong = _wrong(running, expected) + [text for check in step.services for text in _service(running, check)]
         assert not wrong, f"step {number + 1} of {case.path}:\n  " + "\n  ".join(wrong)
@@ -44,9 +49,7 @@ def _expected(running: lab.Lab, check: cases.Check) -> Iterator[Expected]:
                 yield _request(source, target, check.port, check.protocol, family), allowed
 
 
-def _request(
-    source: str, target: str, port: int, protocol: net.Protocol, family: net.Family
-) -> exchange.ProbeRequest:
+def _request(source: str, target: str, port: int, protocol: net.Protocol, family: net.Family) -> exchange.ProbeRequest:
     return exchange.ProbeRequest(source=source, destination=target, port=port, protocol=protocol, family=family)
 
 
@@ -87,7 +90,8 @@ def _service(running: lab.Lab, check: cases.ServiceCheck) -> Iterator[str]:
             allowed = {result.allowed for result in met}
             seen |= {"all"} if allowed == {True} else {"none"} if allowed == {False} else {"mixed"}
             if outcome not in seen:
-                yield f"{source} -> {address} port {check.port}: {outcome} expected, {sorted(seen)} measured"
+                errnos = sorted({result.error for result in met})
+                yield f"{source} -> {address} port {check.port}: {outcome} expected, {sorted(seen)} measured ({errnos})"
 
 
 def _shown(result: exchange.ProbeResult, allowed: bool) -> str:  # noqa: FBT001 - what the table says

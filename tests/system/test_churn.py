@@ -1,7 +1,7 @@
 """Policy flips and agent deaths under a connect load: every outcome is the old policy's or the new one's.
 
-The two policies that alternate differ in everything a flip can get wrong: names, rules, the label keys that make
-identities, prefixes, ports. What they agree on must hold at every instant: `allowed` always connects, `refused` is
+The two policies that alternate differ in everything a flip can get wrong: rules, the label keys that make
+identities, prefixes, ports. (Not their names: one deleted and another added would be two changes, with a state between.) What they agree on must hold at every instant: `allowed` always connects, `refused` is
 always denied at the socket, `silent` is always dropped at the other side's node.
 """
 
@@ -60,7 +60,7 @@ CLUSTER = [
 def by_app() -> list[dict[str, Any]]:
     return [
         policy(
-            "client-by-app",
+            "client",
             {
                 "podSelector": {"matchLabels": {"app": "client"}},
                 "policyTypes": ["Egress"],
@@ -70,14 +70,14 @@ def by_app() -> list[dict[str, Any]]:
                 ],
             },
         ),
-        policy("guarded-by-app", {"podSelector": {"matchLabels": {"app": "guarded"}}}),
+        policy("guarded", {"podSelector": {"matchLabels": {"app": "guarded"}}}),
     ]
 
 
 def by_tier() -> list[dict[str, Any]]:
     return [
         policy(
-            "client-by-tier",
+            "client",
             {
                 "podSelector": {"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["back"]}]},
                 "policyTypes": ["Egress"],
@@ -92,7 +92,7 @@ def by_tier() -> list[dict[str, Any]]:
             },
         ),
         policy(
-            "guarded-by-tier",
+            "guarded",
             {
                 "podSelector": {"matchLabels": {"tier": "back", "track": "stable"}},
                 "ingress": [{"from": [{"podSelector": {"matchLabels": {"tier": "nobody"}}}]}],

@@ -1,1 +1,1 @@
-"""Enforcement by BPF: socket programs compiled by BCC, packet programs loaded through libbpf, one set of pinned maps."""
+"""Enforcement by BPF: socket programs by BCC, packet programs through libbpf, one set of pinned maps."""

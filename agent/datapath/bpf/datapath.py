@@ -17,13 +17,25 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import socket
 import time
 from collections.abc import Iterable, Mapping
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import base, plan, probe
-from agent.datapath.bpf import artifacts, conntrack, layout, links, maps, packet_loader, selftest, socket_loader, syscalls
+from agent.datapath.bpf import (
+    artifacts,
+    bridges,
+    conntrack,
+    layout,
+    links,
+    maps,
+    packet_loader,
+    selftest,
+    socket_loader,
+    syscalls,
+)
 from agent.model import endpoint
 
 MODE = "socket+nfbpf"
@@ -49,6 +61,7 @@ class BPFDatapath:
         self._maps = maps.Maps(self._pins)
         self._links = links.Links(self._pins / "links")
         self._realized: plan.Tables | None = None
+        self._checks_bridges = True
 
     def open(self) -> base.EngineReport:
         """Adopt or load, attach, prove. Raises NotSupported, ProgramRejected or DatapathError."""
@@ -60,10 +73,10 @@ class BPFDatapath:
         programs = self._load_programs()
         conntrack.hold()
         self._attach(programs)
-        reasons = selftest.SelfTest(self._maps, programs, self._cgroup_root).run()
+        unproved = selftest.SelfTest(self._maps, programs, self._cgroup_root).run()
         self._remove_leftovers(programs)
         self._realized = self._maps.tables()
-        return base.EngineReport(mode=MODE, reasons=reasons)
+        return base.EngineReport(mode=MODE, reasons=(*unproved, *self._unchecked(programs), *bridges.unfiltered()))
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Bring the maps into line. Raises MapFull or ApplyFailed; the generation turns last, or not at all."""
@@ -84,8 +97,10 @@ class BPFDatapath:
     def attach_links(self, sandboxes: Iterable[endpoint.Sandbox]) -> None:
         """Check sources at the veth of each pod that hangs on a bridge; let go of veths that are gone.
 
-        Raises NotSupported before Linux 6.6, DatapathError.
+        Does nothing where `open` has reported that this kernel cannot. Raises DatapathError.
         """
+        if not self._checks_bridges:
+            return
         bridged = {
             f"{TC_PREFIX}{sandbox.veth_ifindex}": sandbox.veth_ifindex
             for sandbox in sandboxes
@@ -147,7 +162,7 @@ class BPFDatapath:
         return directory
 
     def _attach(self, programs: pathlib.Path) -> None:
-        """The packet layer first: it is the one that holds alone."""
+        """Attach everything, the packet layer first: it is the one that holds alone."""
         for hook in links.HOOKS:
             with syscalls.owned(syscalls.open_pin(programs / hook.program)) as program:
                 self._links.attach_netfilter(hook, program)
@@ -158,6 +173,16 @@ class BPFDatapath:
             for name in self._links.names(TC_PREFIX):
                 with contextlib.suppress(errors.DatapathError):  # the veth is gone; attach_links lets go of it
                     self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
+
+    def _unchecked(self, programs: pathlib.Path) -> tuple[str, ...]:
+        """Try tcx on the loopback interface, where the program lets everything pass."""
+        try:
+            with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
+                self._links.try_tc(program, socket.if_nametoindex("lo"))
+        except errors.NotSupported as error:
+            self._checks_bridges = False
+            return (f"sources of pods on a bridge are not checked: {error}",)
+        return ()
 
     def _remove_leftovers(self, programs: pathlib.Path) -> None:
         """Unpin other builds' programs, and all of other versions, now that ours are attached."""
@@ -187,4 +212,4 @@ def _remove_tree(directory: pathlib.Path) -> None:
         for name in names:
             links.remove(pathlib.Path(parent) / name)
         with contextlib.suppress(FileNotFoundError):
-            os.rmdir(parent)
+            pathlib.Path(parent).rmdir()

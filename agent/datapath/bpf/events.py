@@ -10,8 +10,8 @@ One reader a ring: the consumer position is shared by all who map it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
-import os
 import pathlib
 import struct
 
@@ -32,17 +32,18 @@ class EventReader:
 
     def __init__(self, pin: pathlib.Path) -> None:
         """Map the pinned ring. Raises DatapathError."""
-        try:
-            self._descriptor = syscalls.open_pin(pin)
-            size = syscalls.map_info(self._descriptor).max_entries
-            self._mask = size - 1
-            self._consumer = mmap.mmap(self._descriptor, mmap.PAGESIZE)
-            # The data pages are mapped twice in a row, so that a record that wraps can be read in one piece.
-            self._producer = mmap.mmap(
-                self._descriptor, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE
-            )
-        except (OSError, ValueError) as error:
-            raise errors.DatapathError(f"mapping the event ring {pin}: {error}") from error
+        with contextlib.ExitStack() as undo:
+            try:
+                self._descriptor = undo.enter_context(syscalls.owned(syscalls.open_pin(pin)))
+                size = syscalls.map_info(self._descriptor).max_entries
+                self._mask = size - 1
+                self._consumer = undo.enter_context(mmap.mmap(self._descriptor, mmap.PAGESIZE))
+                # The data pages are mapped twice in a row, so that a record that wraps can be read in one piece.
+                data = mmap.mmap(self._descriptor, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+                self._producer = undo.enter_context(data)
+            except (OSError, ValueError) as error:
+                raise errors.DatapathError(f"mapping the event ring {pin}: {error}") from error
+            self._opened = undo.pop_all()
         self._consumed = memoryview(self._consumer).cast("Q")
         self._produced = memoryview(self._producer)[:8].cast("Q")
 
@@ -67,9 +68,7 @@ class EventReader:
         """Unmap; the ring goes on."""
         self._consumed.release()
         self._produced.release()
-        self._consumer.close()
-        self._producer.close()
-        os.close(self._descriptor)
+        self._opened.close()
 
 
 def _unpack(ready: bytes) -> tuple[list[layout.RawEvent], int]:

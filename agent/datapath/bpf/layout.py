@@ -54,11 +54,12 @@ class Codec:
     name: str
     key_size: int
     value_size: int
-    longest_prefix: bool
     encode_key: Callable[[Any], bytes]
     decode_key: Callable[[bytes], Any]
     encode_value: Callable[[Any], bytes]
     decode_value: Callable[[bytes], Any]
+    longest_prefix: bool = False
+    """LPM trie, not hash."""
 
 
 _U32 = struct.Struct("=I")
@@ -74,13 +75,13 @@ _FRONTEND6 = struct.Struct("=16s2sBx")
 _CLASS_VALUE = struct.Struct("=IB3x")
 
 
-def encode_slots(value: plan.Slots) -> bytes:
-    """Write struct slot_value."""
+def encode_pair(value: tuple[int, int]) -> bytes:
+    """Write struct slot_value, or struct class_key."""
     return _SLOTS.pack(*value)
 
 
-def decode_slots(raw: bytes) -> plan.Slots:
-    """Read struct slot_value."""
+def decode_pair(raw: bytes) -> tuple[int, int]:
+    """Read struct slot_value, or struct class_key."""
     first, second = _SLOTS.unpack(raw)
     return first, second
 
@@ -88,9 +89,7 @@ def decode_slots(raw: bytes) -> plan.Slots:
 def encode_policy_key(key: plan.PolicyKey) -> bytes:
     """Write struct policy_key: the wildcards are what the prefix leaves out."""
     bits = POLICY_BITS - 16 + key.port_bits if key.protocol != desired_.ANY_PROTOCOL else POLICY_ANY_PROTOCOL
-    return _POLICY_KEY.pack(
-        bits, key.set, key.identity, key.direction.value, key.protocol, key.port.to_bytes(2, "big")
-    )
+    return _POLICY_KEY.pack(bits, key.set, key.identity, key.direction.value, key.protocol, key.port.to_bytes(2, "big"))
 
 
 def decode_policy_key(raw: bytes) -> plan.PolicyKey:
@@ -186,9 +185,7 @@ def decode_frontend(raw: bytes) -> desired_.Frontend:
     """Read struct frontend4_key or frontend6_key."""
     shape = _FRONTEND4 if len(raw) == _FRONTEND4.size else _FRONTEND6
     packed, port, protocol = shape.unpack(raw)
-    return desired_.Frontend(
-        address=ipaddress.ip_address(packed), port=int.from_bytes(port, "big"), protocol=protocol
-    )
+    return desired_.Frontend(address=ipaddress.ip_address(packed), port=int.from_bytes(port, "big"), protocol=protocol)
 
 
 def _decode_u32(raw: bytes) -> int:
@@ -201,47 +198,38 @@ def _decode_u64(raw: bytes) -> int:
     return number
 
 
-def _decode_pair(raw: bytes) -> tuple[int, int]:
-    first, second = _SLOTS.unpack(raw)
-    return first, second
-
-
 def _packed(address: net.Address) -> bytes:
     return address.packed
 
 
-_SLOT_VALUE = (encode_slots, decode_slots)
+_SLOT_VALUE = (encode_pair, decode_pair)
 
 
 def _numbered(name: str, shape: struct.Struct, decode: Callable[[bytes], int]) -> Codec:
-    return Codec(name, shape.size, 8, False, shape.pack, decode, *_SLOT_VALUE)  # noqa: FBT003 - columns of a table
+    return Codec(name, shape.size, 8, shape.pack, decode, *_SLOT_VALUE)
 
 
 def _by_address(name: str) -> tuple[Codec, Codec]:
     return (
-        Codec(f"{name}4", 4, 8, False, _packed, ipaddress.IPv4Address, *_SLOT_VALUE),  # noqa: FBT003 - as above
-        Codec(f"{name}6", 16, 8, False, _packed, ipaddress.IPv6Address, *_SLOT_VALUE),  # noqa: FBT003 - as above
+        Codec(f"{name}4", 4, 8, _packed, ipaddress.IPv4Address, *_SLOT_VALUE),
+        Codec(f"{name}6", 16, 8, _packed, ipaddress.IPv6Address, *_SLOT_VALUE),
     )
 
 
 def _by_prefix(name: str) -> tuple[Codec, Codec]:
     return (
-        Codec(f"{name}4", 8, 8, True, encode_prefix4, decode_prefix4, *_SLOT_VALUE),  # noqa: FBT003 - as above
-        Codec(f"{name}6", 20, 8, True, encode_prefix6, decode_prefix6, *_SLOT_VALUE),  # noqa: FBT003 - as above
+        Codec(f"{name}4", 8, 8, encode_prefix4, decode_prefix4, *_SLOT_VALUE, longest_prefix=True),
+        Codec(f"{name}6", 20, 8, encode_prefix6, decode_prefix6, *_SLOT_VALUE, longest_prefix=True),
     )
 
 
 CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
     {
         plan.Table.POLICY: (
-            Codec("policy", 16, 8, True, encode_policy_key, decode_policy_key, encode_row, decode_row),  # noqa: FBT003 - as above
+            Codec("policy", 16, 8, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
         ),
-        plan.Table.SERVICE_CLASS: (
-            Codec("service_class", 8, 8, False, lambda key: _SLOTS.pack(*key), _decode_pair, encode_class, decode_class),  # noqa: FBT003 - as above
-        ),
-        plan.Table.ENDPOINTS: (
-            Codec("endpoints", 4, 32, False, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),  # noqa: FBT003 - as above
-        ),
+        plan.Table.SERVICE_CLASS: (Codec("service_class", 8, 8, encode_pair, decode_pair, encode_class, decode_class),),
+        plan.Table.ENDPOINTS: (Codec("endpoints", 4, 32, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),),
         plan.Table.EP_BY_NETNS: (_numbered("ep_by_netns", _U64, _decode_u64),),
         plan.Table.EP_BY_IFINDEX: (_numbered("ep_by_ifindex", _U32, _decode_u32),),
         plan.Table.EP_BY_IP: _by_address("ep_by_ip"),
@@ -249,8 +237,8 @@ CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
         plan.Table.IPCACHE_CIDR: _by_prefix("ipcache_cidr"),
         plan.Table.HELD: _by_prefix("held"),
         plan.Table.FRONTEND: (
-            Codec("frontend4", 8, 8, False, encode_frontend, decode_frontend, *_SLOT_VALUE),  # noqa: FBT003 - as above
-            Codec("frontend6", 20, 8, False, encode_frontend, decode_frontend, *_SLOT_VALUE),  # noqa: FBT003 - as above
+            Codec("frontend4", 8, 8, encode_frontend, decode_frontend, *_SLOT_VALUE),
+            Codec("frontend6", 20, 8, encode_frontend, decode_frontend, *_SLOT_VALUE),
         ),
     }
 )
@@ -315,7 +303,7 @@ class RawEvent(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Name of the calling thread, hostile: escape before printing; bytes that are no UTF-8 show as \\xNN."""
+        """Name of the calling thread, hostile: escape before printing; bytes that are no UTF-8 are shown in hex."""
         return self.wire_command.split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 

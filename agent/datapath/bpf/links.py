@@ -63,7 +63,7 @@ class Links:
     def attach_cgroup(self, name: str, program: int, cgroup: pathlib.Path, attach: syscalls.AttachType) -> None:
         """Have `program` at the cgroup directory `cgroup`, below the pin `name`. Raises DatapathError."""
         with self._explained(f"attaching {name} to {cgroup}"), _directory(cgroup) as target:
-            wanted = os.stat(target).st_ino  # the cgroup's id (Linux 5.5)
+            wanted = os.fstat(target).st_ino  # the cgroup's id (Linux 5.5)
             with self._existing(name) as found:
                 if found is not None and syscalls.link_info(found).cgroup_id == wanted:
                     self._update(found, program)
@@ -80,6 +80,11 @@ class Links:
                     return
             with syscalls.owned(_link_tcx(program, ifindex)) as link:
                 self._replace(name, link)
+
+    def try_tc(self, program: int, ifindex: int) -> None:
+        """Attach at tc ingress and let go at once. Raises NotSupported before Linux 6.6, DatapathError."""
+        with self._explained(f"trying tcx on interface {ifindex}"), syscalls.owned(_link_tcx(program, ifindex)):
+            pass
 
     def attach_netfilter(self, hook: Hook, program: int) -> None:
         """Have `program` at `hook` in this network namespace. Raises NotSupported before Linux 6.4, DatapathError."""

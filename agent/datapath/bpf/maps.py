@@ -19,7 +19,7 @@ from typing import Any
 
 from agent import errors
 from agent.datapath import plan
-from agent.datapath.bpf import layout, syscalls
+from agent.datapath.bpf import layout, rows, syscalls
 
 EVENTS_BYTES = 4 << 20
 """Ring size: a power of two of pages. 35 000 events, a third of a second at 100 000 a second."""
@@ -151,31 +151,35 @@ class Maps:
     def upsert(self, table: plan.Table, content: Mapping[Any, Any]) -> None:
         """Write rows. Raises MapFull, or ApplyFailed after retries; rows before the failing one are written."""
         for codec, keys in self._by_map(table, content):
-            rows = [codec.encode_key(key) for key in keys]
+            encoded = [codec.encode_key(key) for key in keys]
             values = [codec.encode_value(content[key]) for key in keys]
             try:
-                syscalls.map_update_batch(self.descriptor(codec.name), rows, values)
+                rows.update_batch(self.descriptor(codec.name), encoded, values)
             except OSError as error:
                 if error.errno in {errno.E2BIG, errno.ENOSPC}:
-                    raise errors.MapFull(
-                        table=codec.name, rows=len(rows), capacity=plan.CAPACITY[table]
-                    ) from error
-                message = f"writing {len(rows)} rows to the map {codec.name}: {error.strerror}"
+                    raise errors.MapFull(table=codec.name, rows=len(keys), capacity=plan.CAPACITY[table]) from error
+                message = f"writing {len(keys)} rows to the map {codec.name}: {error.strerror}"
                 raise errors.ApplyFailed(message) from error
 
     def delete(self, table: plan.Table, keys: frozenset[Any]) -> None:
         """Delete rows; those that are gone are no error. Raises ApplyFailed."""
         for codec, own in self._by_map(table, keys):
             try:
-                syscalls.map_delete_batch(self.descriptor(codec.name), [codec.encode_key(key) for key in own])
+                rows.delete_batch(self.descriptor(codec.name), [codec.encode_key(key) for key in own])
             except OSError as error:
                 message = f"deleting {len(own)} rows of the map {codec.name}: {error.strerror}"
                 raise errors.ApplyFailed(message) from error
 
     @staticmethod
-    def _by_map(table: plan.Table, keys: Mapping[Any, Any] | frozenset[Any]) -> Iterator[tuple[layout.Codec, list[Any]]]:
+    def _by_map(
+        table: plan.Table, keys: Mapping[Any, Any] | frozenset[Any]
+    ) -> Iterator[tuple[layout.Codec, list[Any]]]:
         for codec in layout.CODECS[table]:
-            own = [key for key in keys if layout.codec_of(table, key) is codec]
+            own = (
+                list(keys)
+                if len(layout.CODECS[table]) == 1
+                else [k for k in keys if layout.codec_of(table, k) is codec]
+            )
             if own:
                 yield codec, own
 
@@ -189,7 +193,7 @@ class Maps:
 
     def _rows(self, table: plan.Table) -> Iterator[tuple[Any, Any]]:
         for codec in layout.CODECS[table]:
-            for key, value in syscalls.map_dump(self.descriptor(codec.name)):
+            for key, value in rows.dump(self.descriptor(codec.name)):
                 yield codec.decode_key(key), codec.decode_value(value)
 
     def counters(self) -> Mapping[str, int]:
@@ -197,7 +201,7 @@ class Maps:
         size = 8 * _possible_cpus()
         totals: dict[str, int] = {}
         for counter in layout.Counter:
-            raw = syscalls.map_lookup(self.descriptor("counters"), struct.pack("=I", counter.value), size)
+            raw = rows.lookup(self.descriptor("counters"), struct.pack("=I", counter.value), size)
             totals[counter.name.lower()] = sum(struct.unpack(f"={size // 8}Q", raw)) if raw else 0
         return totals
 

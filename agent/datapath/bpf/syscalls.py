@@ -1,4 +1,4 @@
-"""bpf(2), as far as the agent needs it: maps, pins, links, iteration.
+"""bpf(2), as far as the agent needs it: maps, pins, programs, links.
 
 The problem: the agent runs for months and only reads and writes pinned objects; for that neither LLVM
 nor libbpf is worth its memory. The rule: one function a command, arguments in, OSError out, no policy.
@@ -20,7 +20,7 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 BPF_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -28,11 +28,8 @@ MEMBARRIER_CALL = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, 
 
 MEMBARRIER_CMD_GLOBAL = 1
 F_NO_PREALLOC = 1 << 0
-F_RDONLY = 1 << 3
 F_MMAPABLE = 1 << 10
 F_NETFILTER_IP_DEFRAG = 1 << 0
-BATCH_ROWS = 8192
-"""Rows in one batch call: large enough to hide the call, small enough to be interrupted between."""
 ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.001
 SPURIOUS = frozenset({errno.ENOMEM, errno.EBUSY, errno.EAGAIN, errno.EINTR})
@@ -50,8 +47,6 @@ class Command(enum.IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    PROG_GET_NEXT_ID = 11
-    MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
@@ -61,7 +56,6 @@ class Command(enum.IntEnum):
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30
-    LINK_GET_NEXT_ID = 31
     LINK_DETACH = 34
 
 
@@ -84,14 +78,6 @@ class AttachType(enum.IntEnum):
     CGROUP_UDP6_SENDMSG = 15
     NETFILTER = 45
     TCX_INGRESS = 46
-
-
-class ObjectKind(enum.Enum):
-    """What can be listed by id: the commands that step to the next id and open one."""
-
-    PROGRAM = (Command.PROG_GET_NEXT_ID, Command.PROG_GET_FD_BY_ID)
-    MAP = (Command.MAP_GET_NEXT_ID, Command.MAP_GET_FD_BY_ID)
-    LINK = (Command.LINK_GET_NEXT_ID, Command.LINK_GET_FD_BY_ID)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,13 +150,13 @@ class TestRun:
 
 def bpf(command: Command, attr: bytes | bytearray) -> tuple[int, bytearray]:
     """Make one call; return its result and the attribute as the kernel left it. Raises OSError."""
-    result, code, left = _call(command, attr)
+    result, code, left = attempt(command, attr)
     if code:
         raise OSError(code, f"bpf({command.name}): {os.strerror(code)}")
     return result, left
 
 
-def _call(command: Command, attr: bytes | bytearray) -> tuple[int, int, bytearray]:
+def attempt(command: Command, attr: bytes | bytearray) -> tuple[int, int, bytearray]:
     """Return (result, errno or 0, the attribute afterwards): batches say in it how far they came."""
     buffer = bytearray(attr)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -210,116 +196,14 @@ def map_create(*, kind: MapType, key_size: int, value_size: int, max_entries: in
 
 def pin(descriptor: int, path: os.PathLike[str]) -> None:
     """Pin a map, program or link; the directory must be on a bpffs."""
-    name = _buffer(os.fsencode(path) + b"\0")
+    name = buffer_of(os.fsencode(path) + b"\0")
     bpf(Command.OBJ_PIN, struct.pack("=QIII", ctypes.addressof(name), descriptor, 0, 0))
 
 
-def open_pin(path: os.PathLike[str], *, flags: int = 0) -> int:
+def open_pin(path: os.PathLike[str]) -> int:
     """Open a pinned object; return its descriptor."""
-    name = _buffer(os.fsencode(path) + b"\0")
-    return bpf(Command.OBJ_GET, struct.pack("=QIII", ctypes.addressof(name), 0, flags, 0))[0]
-
-
-def map_lookup(descriptor: int, key: bytes, value_size: int) -> bytes | None:
-    """Return one value, None where there is no such key; `value_size` times possible CPUs for per-CPU maps."""
-    keys, value = _buffer(key), ctypes.create_string_buffer(value_size)
-    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), ctypes.addressof(value), 0)
-    try:
-        bpf(Command.MAP_LOOKUP_ELEM, attr)
-    except FileNotFoundError:
-        return None
-    return value.raw
-
-
-def map_update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Write one row."""
-    keys, values = _buffer(key), _buffer(value)
-    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), ctypes.addressof(values), 0)
-    patiently(lambda: bpf(Command.MAP_UPDATE_ELEM, attr))
-
-
-def map_delete(descriptor: int, key: bytes) -> None:
-    """Delete one row; one that is gone is no error."""
-    keys = _buffer(key)
-    attr = struct.pack("=IIQQQ", descriptor, 0, ctypes.addressof(keys), 0, 0)
-    with contextlib.suppress(FileNotFoundError):
-        patiently(lambda: bpf(Command.MAP_DELETE_ELEM, attr))
-
-
-def map_update_batch(descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-    """Write many rows; on an error some may be written."""
-    for begin in range(0, len(keys), BATCH_ROWS):
-        _batch(
-            Command.MAP_UPDATE_BATCH, descriptor, keys[begin : begin + BATCH_ROWS], values[begin : begin + BATCH_ROWS]
-        )
-
-
-def map_delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
-    """Delete many rows; those that are gone are no error."""
-    for begin in range(0, len(keys), BATCH_ROWS):
-        _delete_rows(descriptor, keys[begin : begin + BATCH_ROWS])
-
-
-def _delete_rows(descriptor: int, keys: Sequence[bytes]) -> None:
-    try:
-        _batch(Command.MAP_DELETE_BATCH, descriptor, keys, ())
-    except OSError:
-        # Some row was gone, or the map kind has no batch: one at a time tells the two apart.
-        for key in keys:
-            map_delete(descriptor, key)
-
-
-def _batch(command: Command, descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-    """Go on behind the rows the kernel has taken whenever it stops early for no lasting reason."""
-    done = 0
-
-    def rest() -> None:
-        nonlocal done
-        key_bytes, value_bytes = _buffer(b"".join(keys[done:])), _buffer(b"".join(values[done:]))
-        addresses = (ctypes.addressof(key_bytes), ctypes.addressof(value_bytes) if values else 0)
-        attr = struct.pack("=QQQQIIQQ", 0, 0, *addresses, len(keys) - done, descriptor, 0, 0)
-        _, code, left = _call(command, attr)
-        if code:
-            done += min(struct.unpack_from("=I", left, 32)[0], len(keys) - done)
-            raise OSError(code, f"bpf({command.name}): {os.strerror(code)}")
-
-    if keys:
-        patiently(rest)
-
-
-def map_dump(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield every (key, value); the caller is the map's only writer, so nothing moves meanwhile."""
-    info = map_info(descriptor)
-    rows, token = min(info.max_entries, BATCH_ROWS), b""
-    while True:
-        count, token, keys, values, ended = _lookup_batch(descriptor, info, rows, token)
-        if count < 0:
-            rows *= 4
-            continue
-        for index in range(count):
-            key_at, value_at = index * info.key_size, index * info.value_size
-            yield keys[key_at : key_at + info.key_size], values[value_at : value_at + info.value_size]
-        if ended:
-            return
-
-
-def _lookup_batch(
-    descriptor: int, info: MapInfo, rows: int, token: bytes
-) -> tuple[int, bytes, bytes, bytes, bool]:
-    """Return (rows read, next token, keys, values, whether that was all); -1 rows: a hash bucket needs more room."""
-    keys, values = ctypes.create_string_buffer(rows * info.key_size), ctypes.create_string_buffer(rows * info.value_size)
-    begin, following = _buffer(token or bytes(1)), ctypes.create_string_buffer(max(info.key_size, 8))
-    addresses = (
-        ctypes.addressof(begin) if token else 0,
-        *(ctypes.addressof(item) for item in (following, keys, values)),
-    )
-    attr = struct.pack("=QQQQIIQQ", *addresses, rows, descriptor, 0, 0)
-    _, code, left = _call(Command.MAP_LOOKUP_BATCH, attr)
-    if code == errno.ENOSPC:
-        return -1, token, b"", b"", False
-    if code not in {0, errno.ENOENT}:
-        raise OSError(code, f"bpf(MAP_LOOKUP_BATCH): {os.strerror(code)}")
-    return struct.unpack_from("=I", left, 32)[0], following.raw, keys.raw, values.raw, code != 0
+    name = buffer_of(os.fsencode(path) + b"\0")
+    return bpf(Command.OBJ_GET, struct.pack("=QIII", ctypes.addressof(name), 0, 0, 0))[0]
 
 
 def map_info(descriptor: int) -> MapInfo:
@@ -378,30 +262,12 @@ def link_detach(link: int) -> None:
     bpf(Command.LINK_DETACH, struct.pack("=I", link) + bytes(12))
 
 
-def ids(kind: ObjectKind) -> Iterator[int]:
-    """Yield the id of every object of this kernel; needs CAP_SYS_ADMIN."""
-    last = 0
-    while True:
-        try:
-            last = struct.unpack_from("=I", bpf(kind.value[0], struct.pack("=3I", last, 0, 0))[1], 4)[0]
-        except FileNotFoundError:
-            return
-        yield last
-
-
-def open_id(kind: ObjectKind, number: int) -> int:
-    """Open an object by id; FileNotFoundError where it has gone."""
-    return bpf(kind.value[1], struct.pack("=3I", number, 0, 0))[0]
-
-
-def program_test_run(program: int, data: bytes, *, context: bytes = b"", repeat: int = 1) -> TestRun:
+def program_test_run(program: int, data: bytes, *, repeat: int = 1) -> TestRun:
     """Run a program on a packet."""
-    given, out, state = _buffer(data), ctypes.create_string_buffer(len(data) + 256), _buffer(context or bytes(1))
+    given, out = buffer_of(data), ctypes.create_string_buffer(len(data) + 256)
     attr = struct.pack(
-        "=4IQQ4IQQ4I",
-        program, 0, len(data), len(out), ctypes.addressof(given), ctypes.addressof(out),
-        repeat, 0, len(context), 0, ctypes.addressof(state) if context else 0, 0, 0, 0, 0, 0,
-    )  # fmt: skip
+        "=4IQQII", program, 0, len(data), len(out), ctypes.addressof(given), ctypes.addressof(out), repeat, 0
+    )
     filled = bpf(Command.PROG_TEST_RUN, attr)[1]
     verdict, length = struct.unpack_from("=I", filled, 4)[0], struct.unpack_from("=I", filled, 12)[0]
     return TestRun(verdict=verdict, data=out.raw[:length], nanoseconds=struct.unpack_from("=I", filled, 36)[0])
@@ -422,7 +288,8 @@ def _info(descriptor: int, size: int) -> bytes:
     return raw.raw
 
 
-def _buffer(content: bytes) -> ctypes.Array[ctypes.c_char]:
+def buffer_of(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    """Return memory the kernel can read; it must be kept alive during the call."""
     return ctypes.create_string_buffer(content, max(len(content), 1))
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import pathlib
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from agent import errors
 from agent.datapath import base, plan
-from agent.datapath.bpf import conntrack, syscalls
+from agent.datapath.bpf import conntrack, events, layout, links, syscalls
 from agent.datapath.bpf import datapath as datapath_
 from agent.model import endpoint
-from tests.bpf import conftest, node
+from tests.bpf import conftest, node, states
 from tests.datapath import contract
 
 pytestmark = pytest.mark.root
@@ -125,6 +129,48 @@ def test_a_pinned_link_of_a_namespace_that_is_gone_is_replaced(
     after.close()
 
 
+def test_an_agent_that_comes_after_drop_mode_proves_the_socket_layer_by_its_counters(
+    home: node.Node, datapath: datapath_.BPFDatapath
+) -> None:
+    datapath.apply(dataclasses.replace(contract.EMPTY, deny_mode=endpoint.DenyMode.DROP))
+    datapath.close()
+    after = _datapath(home)
+    assert after.open() == base.EngineReport(mode=datapath_.MODE)
+    after.close()
+
+
+def test_a_hook_that_does_not_refuse_makes_open_fail_naming_it(
+    home: node.Node, datapath: datapath_.BPFDatapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath.close()
+    monkeypatch.setattr("agent.datapath.bpf.links.Links.attach_cgroup", lambda *_: None)
+    links.remove(_pins(datapath) / "links" / "nw_sendmsg6")
+    with pytest.raises(errors.NotSupported, match="sendmsg6"):
+        _datapath(home).open()
+
+
+def test_a_kernel_without_tcx_is_reported_and_not_asked_again(
+    home: node.Node, datapath: datapath_.BPFDatapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datapath.close()
+
+    def refuse(_program: int, _ifindex: int) -> int:
+        raise OSError(errno.EINVAL, "no tcx")
+
+    monkeypatch.setattr(syscalls, "link_tcx", refuse)
+    after = _datapath(home)
+    assert [reason for reason in after.open().reasons if "bridge" in reason and "6.6" in reason]
+    after.attach_links(states.sandboxes(home, ingress_ifindex=1))
+    after.close()
+
+
+def test_self_tests_leave_no_rows_and_no_verdicts(datapath: datapath_.BPFDatapath) -> None:
+    reader = events.EventReader(datapath.events_path)
+    assert [event for event in reader.read() if event.endpoint == layout.ENDPOINT_PROBE] == []
+    assert all(not datapath.tables().content(table) for table in plan.Table)
+    reader.close()
+
+
 def test_uninstall_leaves_no_object_and_no_pin_even_half_built(home: node.Node) -> None:
     elsewhere = datapath_.BPFDatapath(node="test.half", bpffs=conftest.BPFFS, cgroup_root=home.cgroup)
     elsewhere.open()
@@ -171,8 +217,8 @@ def _programs_of_links(datapath: datapath_.BPFDatapath) -> dict[str, int]:
     return found
 
 
-def _ids(datapath: datapath_.BPFDatapath) -> dict[pathlib.Path, tuple[syscalls.ObjectKind, int]]:
-    """Return kind and id of everything pinned."""
+def _ids(datapath: datapath_.BPFDatapath) -> dict[pathlib.Path, tuple[syscalls.Command, int]]:
+    """Return the command that opens it by id, and the id, of everything pinned."""
     found = {}
     for path in _pins(datapath).rglob("*"):
         if path.is_dir():
@@ -180,17 +226,17 @@ def _ids(datapath: datapath_.BPFDatapath) -> dict[pathlib.Path, tuple[syscalls.O
         with syscalls.owned(syscalls.open_pin(path)) as descriptor:
             match path.parent.name, path.parent.parent.name:
                 case "links", _:
-                    found[path] = (syscalls.ObjectKind.LINK, syscalls.link_info(descriptor).id)
+                    found[path] = (syscalls.Command.LINK_GET_FD_BY_ID, syscalls.link_info(descriptor).id)
                 case _, "programs":
-                    found[path] = (syscalls.ObjectKind.PROGRAM, syscalls.program_info(descriptor).id)
+                    found[path] = (syscalls.Command.PROG_GET_FD_BY_ID, syscalls.program_info(descriptor).id)
                 case _:
-                    found[path] = (syscalls.ObjectKind.MAP, syscalls.map_info(descriptor).id)
+                    found[path] = (syscalls.Command.MAP_GET_FD_BY_ID, syscalls.map_info(descriptor).id)
     return found
 
 
-def _lives(kind: syscalls.ObjectKind, number: int) -> bool:
+def _lives(kind: syscalls.Command, number: int) -> bool:
     try:
-        os.close(syscalls.open_id(kind, number))
+        os.close(syscalls.bpf(kind, struct.pack("=3I", number, 0, 0))[0])
     except FileNotFoundError:
         return False
     return True

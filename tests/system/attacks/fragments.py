@@ -94,9 +94,12 @@ def atomic(aim: aim_.Aim) -> None:
 
 
 def behind_options(aim: aim_.Aim) -> None:
-    """Push the ports out of the first fragment with options (RFC 7112 forbids it)."""
-    chain = wire.extension(wire.UDP, wire.padding_option() + b"\1\6\0\0\0\0\0\0") + _whole(aim)
-    send(aim, wire.DESTINATION_OPTIONS, _cut(chain, UNIT))
+    """Put options before the fragment header, in every fragment."""
+    for offset, content, more in _cut(_whole(aim), UNIT):
+        head = wire.fragment6(wire.UDP, offset, _ident(aim), more=more)
+        chain = wire.extension(wire.FRAGMENT, wire.padding_option()) + head + content
+        packet = wire.ip6((aim.source, aim.victim), wire.DESTINATION_OPTIONS, chain)
+        link.transmit(packet, toward=aim.victim)
 
 
 def half(aim: aim_.Aim, *, first: bool, source: str) -> None:
@@ -122,5 +125,5 @@ ATTACKS = (
     aim_.Attack(name="fragments, TCP flags in the second", run=split_tcp_header),
     aim_.Attack(name="fragments, of the admitted pod", run=as_friend),
     aim_.Attack(name="fragment header, one fragment", run=atomic, families=aim_.ONLY6),
-    aim_.Attack(name="fragments, ports behind options", run=behind_options, families=aim_.ONLY6),
+    aim_.Attack(name="fragments, behind options", run=behind_options, families=aim_.ONLY6),
 )

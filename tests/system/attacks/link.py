@@ -50,7 +50,8 @@ def _neighbour(hop: str) -> bytes | None:
 
 def _provoke(hop: str) -> None:
     """Make the kernel ask for the neighbour's MAC address."""
-    scoped = f"{hop}%{INTERFACE}" if ipaddress.ip_address(hop).is_link_local else hop
+    address = ipaddress.ip_address(hop)
+    scoped = f"{hop}%{INTERFACE}" if address.version == 6 and address.is_link_local else hop
     target = socket.getaddrinfo(scoped, DISCARD_PORT, type=socket.SOCK_DGRAM)[0]
     with socket.socket(target[0], socket.SOCK_DGRAM) as sock:
         sock.sendto(b"", target[4])

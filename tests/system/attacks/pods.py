@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import pathlib
+import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 
 from tests.system.attacks import aim as aim_
@@ -85,7 +86,7 @@ def _routing(aim: aim_.Aim) -> Iterator[None]:
     family = "ip" if aim.family == 4 else "ip6"
     rules = (
         f"table {family} hidden {{ chain out {{ type nat hook postrouting priority 100; oifname {link.INTERFACE} "
-        "masquerade; } }"
+        "masquerade; }; }"
     )
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
     try:
@@ -117,16 +118,11 @@ def nested(aim: aim_.Aim) -> None:
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
-        status = 1
-        try:
-            _inner(aim, ready[1], go[0])
-            status = 0
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"nested: {error}", file=sys.stderr)  # noqa: T201 - the child has no other way to say it
-        finally:
-            os._exit(status)
+        os.close(go[1])
+        _become_inner(aim, ready[1], go[0])
+    os.close(ready[1])
+    status = 0
     try:
-        os.close(ready[1])
         os.read(ready[0], 1)
         outer, _, length = INNER[aim.family]
         flags = ("nodad",) if aim.family == 6 else ()
@@ -141,9 +137,21 @@ def nested(aim: aim_.Aim) -> None:
         for descriptor in (ready[0], go[0], go[1]):
             os.close(descriptor)
         if child:
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     if status:
-        raise OSError(f"the nested sender failed with status {status}")
+        raise OSError(os.waitstatus_to_exitcode(status), "the nested sender failed")
+
+
+def _become_inner(aim: aim_.Aim, ready: int, go: int) -> None:
+    status = errno.EIO
+    try:
+        _inner(aim, ready, go)
+        status = 0
+    except OSError as error:
+        status = error.errno or errno.EIO
+    finally:
+        os._exit(status)
 
 
 ATTACKS = (

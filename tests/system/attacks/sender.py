@@ -19,7 +19,9 @@ import json
 import os
 import pathlib
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +38,8 @@ def outcome_of(action: Callable[[], None]) -> str:
         action()
     except TimeoutError:
         return "time-out"
+    except subprocess.CalledProcessError as error:
+        return f"{error.cmd}: {error.stderr!r}"
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
     return "sent"
@@ -91,9 +95,18 @@ def lend(path: str, aim: aim_.Aim, kind: str) -> None:
     sort = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_UNIX) as carrier, sockets.opened(aim, sort) as sock:
         carrier.settimeout(sockets.PATIENCE_S * 8)
-        carrier.connect(path)
+        _call(carrier, path)
         socket.send_fds(carrier, [kind.encode()], [sock.fileno()])
         carrier.recv(1)
+
+
+def _call(carrier: socket.socket, path: str) -> None:
+    """Connect as soon as somebody listens."""
+    end = time.monotonic() + sockets.PATIENCE_S * 8
+    while carrier.connect_ex(path):
+        if time.monotonic() > end:
+            raise TimeoutError(f"nobody listens at {path}")
+        time.sleep(0.005)
 
 
 def borrow(path: str, aim: aim_.Aim) -> None:

@@ -1,0 +1,142 @@
+"""The decision headers in the kernel give the answers of the memory datapath, word by word."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from agent import desired
+from agent.datapath import memory
+from agent.model import identity, net
+from agent.model import verdict as verdict_
+from tests.bpf import conftest, judge, states
+
+pytestmark = pytest.mark.root
+
+SEED = 20261121
+ROUNDS = 40
+QUESTIONS = 60
+PROTOCOLS = (6, 17, 132, 1, 47)
+PORTS = (0, 1, 52, 53, 54, 80, 443, 8080, 32768, 65535)
+SETS = (601, 602, 603)
+LOCAL = tuple(map(ipaddress.ip_address, ("10.0.0.2", "10.0.0.3", "10.0.0.4", "fd00::2", "fd00::3", "fd00::4")))
+REMOTE = tuple(
+    map(
+        ipaddress.ip_address,
+        ("10.0.0.77", "10.1.0.2", "192.0.2.1", "192.0.2.129", "8.8.8.8", "fd00::99", "2001:db8::1"),
+    )
+)
+PREFIXES = tuple(
+    map(ipaddress.ip_network, ("0.0.0.0/0", "192.0.2.0/24", "192.0.2.128/25", "192.0.2.1/32", "::/0", "2001:db8::/32"))
+)
+HELD = tuple(map(ipaddress.ip_network, ("10.0.0.0/24", "fd00::/64")))
+
+
+@pytest.fixture(scope="module")
+def kernel(routed_rig: conftest.Rig) -> Iterator[judge.Judge]:
+    with judge.opened(routed_rig.datapath.events_path.parent) as opened:
+        yield opened
+
+
+def test_random_states_are_judged_alike_by_kernel_and_memory(rig: conftest.Rig, kernel: judge.Judge) -> None:
+    dice = random.Random(SEED)
+    reference = memory.MemoryDatapath(rig.datapath.tables())
+    seen: set[verdict_.Reason] = set()
+    for _ in range(ROUNDS):
+        state = _random_state(dice)
+        rig.datapath.apply(state)
+        reference.apply(state)
+        assert rig.datapath.tables() == reference.tables
+        for _ in range(QUESTIONS):
+            seen.add(_compare_packet(dice, kernel, reference))
+            _compare_connect(dice, kernel, reference)
+    assert seen >= {verdict_.Reason(number) for number in range(1, 6)}
+
+
+def _compare_packet(dice: random.Random, kernel: judge.Judge, reference: memory.MemoryDatapath) -> verdict_.Reason:
+    client = dice.choice(LOCAL + REMOTE)
+    server = dice.choice([address for address in LOCAL + REMOTE if address.version == client.version])
+    protocol, hook = dice.choice(PROTOCOLS), dice.choice(list(memory.Hook))
+    port = dice.choice(PORTS) if protocol in {6, 17, 132} else 0
+    expected = reference.judge(client=client, server=server, protocol=protocol, port=port, hook=hook)
+    got = kernel.judge(client=client, server=server, protocol=protocol, port=port, hook=hook)
+    assert got == expected, (client, server, protocol, port, hook)
+    return got.reason
+
+
+def _compare_connect(dice: random.Random, kernel: judge.Judge, reference: memory.MemoryDatapath) -> None:
+    cookie, address = dice.choice((1, 2, 3, 99)), dice.choice(LOCAL + REMOTE)
+    protocol, port = dice.choice((6, 17)), dice.choice(PORTS)
+    expected = reference.judge_connect(cookie, address, protocol, port)
+    got = kernel.judge_connect(cookie, address, protocol, port)
+    if got is None:
+        assert expected.allowed, (cookie, address, protocol, port)
+    else:
+        assert got == expected, (cookie, address, protocol, port)
+
+
+def _random_state(dice: random.Random) -> desired.DesiredState:
+    identities = [identity.ANY, identity.WORLD, *map(identity.NumericIdentity, range(256, 262))]
+    pods = list(itertools.islice(zip(LOCAL[:3], LOCAL[3:], strict=True), dice.randint(1, 3)))
+    sets = {
+        number + offset: states_set(dice, number + offset, direction, identities)
+        for number in SETS
+        for offset, direction in ((0, net.Direction.EGRESS), (100, net.Direction.INGRESS))
+    }
+    services = {desired.Frontend(dice.choice(REMOTE[:5]), dice.choice(PORTS[1:]), 6): 33 + n for n in range(2)}
+    return desired.DesiredState(
+        endpoints={index: _endpoint(dice, index, pair) for index, pair in enumerate(pods, start=900)},
+        sets=sets,
+        hosts={address: dice.choice(identities[2:]) for address in (*LOCAL, REMOTE[1]) if dice.random() < 0.8},
+        cidrs={network: dice.choice(identities[2:]) for network in PREFIXES if dice.random() < 0.6},
+        held_ranges=frozenset(network for network in HELD if dice.random() < 0.3),
+        frontends=services,
+        classes={
+            (number, service): (dice.choice(list(desired.ServiceClass)), 0)
+            for number in SETS
+            for service in services.values()
+            if dice.random() < 0.6
+        },
+    )
+
+
+def states_set(
+    dice: random.Random, number: int, direction: net.Direction, identities: list[identity.NumericIdentity]
+) -> desired.PolicySet:
+    """Make a set of up to twelve random rows."""
+    rows = {}
+    for _ in range(dice.randint(0, 12)):
+        protocol = dice.choice((0, 6, 6, 17, 132))
+        bits = dice.choice((0, 1, 13, 16)) if protocol else 0
+        port = dice.choice(PORTS) >> (16 - bits) << (16 - bits)
+        row = desired.Row(action=dice.choice(list(desired.Action)), rule=dice.randint(0, 3))
+        rows[dice.choice(identities), protocol, port, bits] = row
+    made = states.policy_set(number, direction, {})
+    return desired.PolicySet(
+        id=number,
+        digest=made.digest,
+        direction=direction,
+        rows={desired.RowKey(*key): row for key, row in rows.items()},
+        isolating=(),
+    )
+
+
+def _endpoint(dice: random.Random, index: int, addresses: tuple[net.Address, net.Address]) -> desired.Endpoint:
+    return desired.Endpoint(
+        id=index,
+        namespace="x",
+        pod=f"p{index}",
+        uid=f"u{index}",
+        labels={},
+        netns_cookie=index - 899,
+        veth_ifindex=index,
+        ingress_ifindex=index,
+        addresses=addresses,
+        egress_set=dice.choice((0, *SETS)),
+        ingress_set=dice.choice((0, *(number + 100 for number in SETS))),
+        held=dice.random() < 0.1,
+    )

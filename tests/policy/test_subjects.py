@@ -1,0 +1,148 @@
+"""Which sandboxes are enforced on, which are held, and who owns an address."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+
+import pytest
+
+from agent import snapshot
+from agent.model import endpoint, net, resources
+from agent.policy import subjects
+from tests.states import pictures
+
+A4 = ipaddress.ip_address("10.0.1.2")
+POD = pictures.PODS[0]
+SANDBOX = endpoint.Sandbox(
+    namespace="x", pod="a", uid=POD.uid, netns_cookie=7, veth_ifindex=8, ingress_ifindex=8, addresses=(A4,)
+)
+AUTO, STRICT, PERMISSIVE = endpoint.HoldMode.AUTO, endpoint.HoldMode.STRICT, endpoint.HoldMode.PERMISSIVE
+
+
+def resolve(
+    *items: resources.Resource,
+    sandboxes: tuple[endpoint.Sandbox, ...] = (SANDBOX,),
+    hold: endpoint.HoldMode = PERMISSIVE,
+) -> subjects.Ownership:
+    view = endpoint.NodeView(name=pictures.NODE, sandboxes=sandboxes, hold_mode=hold)
+    return subjects.resolve(snapshot.build(items, ()), view)
+
+
+def test_a_sandbox_meets_its_pod_by_namespace_name_and_uid() -> None:
+    (subject,) = resolve(POD).subjects
+    assert subject.pod is POD
+    assert subject.addresses == (A4,)
+
+
+def test_a_sandbox_of_an_earlier_pod_of_that_name_is_not_this_pods() -> None:
+    """Rule A28: a StatefulSet's pod comes back with the same name."""
+    (subject,) = resolve(dataclasses.replace(POD, uid="later")).subjects
+    assert subject.pod is None
+
+
+@pytest.mark.parametrize("change", [{"uid": ""}, {"uid": "", "node": None}])
+def test_without_a_uid_name_and_node_must_do(change: dict[str, object]) -> None:
+    pod = dataclasses.replace(POD, **change)  # type: ignore[arg-type]
+    (subject,) = resolve(pod).subjects
+    assert subject.pod == pod
+
+
+def test_without_a_uid_a_pod_of_another_node_is_another_pod() -> None:
+    (subject,) = resolve(dataclasses.replace(POD, uid="", node="node-2")).subjects
+    assert subject.pod is None
+
+
+@pytest.mark.parametrize("change", [{"host_network": True}, {"phase": resources.PodPhase.SUCCEEDED}])
+def test_host_network_and_finished_pods_are_no_endpoints_and_own_nothing(change: dict[str, object]) -> None:
+    """Rules A26, A27."""
+    found = resolve(dataclasses.replace(POD, **change))  # type: ignore[arg-type]
+    assert found.subjects == ()
+    assert found.owners == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "guarded", "held"),
+    [(AUTO, True, True), (AUTO, False, False), (STRICT, False, True), (PERMISSIVE, True, False)],
+)
+def test_a_sandbox_without_its_pod_is_held_by_mode(mode: endpoint.HoldMode, *, guarded: bool, held: bool) -> None:
+    """Rule A45."""
+    items = (pictures.policy("deny"),) if guarded else ()
+    (subject,) = resolve(*items, hold=mode).subjects
+    assert subject.held is held
+    assert subject.addresses == (A4,)
+
+
+def test_a_pod_that_is_known_is_never_held() -> None:
+    (subject,) = resolve(POD, pictures.policy("deny"), hold=STRICT).subjects
+    assert not subject.held
+
+
+def test_a_pod_whose_namespace_is_unknown_counts_as_unknown() -> None:
+    bare = snapshot.Snapshot(pods={("x", "a"): POD})
+    view = endpoint.NodeView(name=pictures.NODE, sandboxes=(SANDBOX,), hold_mode=STRICT)
+    (subject,) = subjects.resolve(bare, view).subjects
+    assert (subject.pod, subject.held) == (None, True)
+
+
+def test_the_node_is_believed_about_addresses() -> None:
+    moved = ipaddress.ip_address("10.0.1.9")
+    found = resolve(POD, sandboxes=(dataclasses.replace(SANDBOX, addresses=(moved,)),))
+    assert found.subjects[0].addresses == (moved,)
+    assert found.owners[moved] is POD
+
+
+def test_an_address_that_another_sandbox_reuses_is_not_the_old_pods() -> None:
+    """Rule A49: the new pod is not known yet, so its address must not pass for the old one's."""
+    new = dataclasses.replace(SANDBOX, pod="new", uid="new", netns_cookie=9)
+    found = resolve(POD, sandboxes=(new,))
+    assert A4 not in found.owners
+
+
+def test_mapped_addresses_are_normalised() -> None:
+    """Rule A24."""
+    mapped = dataclasses.replace(SANDBOX, addresses=(ipaddress.ip_address("::ffff:10.0.1.2"),))
+    assert resolve(POD, sandboxes=(mapped,)).subjects[0].addresses == (A4,)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        ({"phase": resources.PodPhase.PENDING}, {}),
+        ({"deleting": True}, {}),
+        ({"phase": resources.PodPhase.PENDING}, {"deleting": True}),
+        ({"name": "z"}, {}),
+    ],
+)
+def test_of_two_pods_with_one_address_the_better_claim_wins_and_the_quarrel_shows(
+    worse: dict[str, object], better: dict[str, object]
+) -> None:
+    """Rule A27."""
+    remote = pictures.PODS[3]
+    loser = dataclasses.replace(remote, **{"name": "y", "uid": "1", **worse})  # type: ignore[arg-type]
+    winner = dataclasses.replace(remote, **{"name": "x", "uid": "2", **better})  # type: ignore[arg-type]
+    (address,) = remote.addresses
+    for items in ((loser, winner), (winner, loser)):
+        found = resolve(*items, sandboxes=())
+        assert found.owners == {address: winner}
+        (problem,) = found.problems
+        assert problem.ref == resources.ObjectRef("Pod", loser.namespace, loser.name)
+        assert str(address) in problem.reason
+
+
+def test_of_two_local_sandboxes_with_one_address_only_one_keeps_it() -> None:
+    old = dataclasses.replace(POD, name="old", uid="old", deleting=True)
+    of_old = dataclasses.replace(SANDBOX, pod="old", uid="old", netns_cookie=6)
+    found = resolve(POD, old, sandboxes=(of_old, SANDBOX))
+    assert {subject.sandbox.pod: subject.addresses for subject in found.subjects} == {"a": (A4,), "old": ()}
+
+
+@pytest.mark.parametrize(
+    ("mode", "guarded", "held"),
+    [(AUTO, True, True), (AUTO, False, False), (STRICT, False, True), (PERMISSIVE, True, False)],
+)
+def test_the_nodes_own_pod_ranges_are_held_by_mode(mode: endpoint.HoldMode, *, guarded: bool, held: bool) -> None:
+    items: list[resources.Resource] = [*pictures.NODES, *([pictures.policy("deny")] if guarded else [])]
+    view = endpoint.NodeView(name=pictures.NODE, hold_mode=mode)
+    expected: set[net.Network] = {ipaddress.ip_network("10.0.1.0/24")} if held else set()
+    assert subjects.held_ranges(snapshot.build(items, ()), view) == expected

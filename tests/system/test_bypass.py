@@ -1,0 +1,67 @@
+"""A pod with CAP_NET_RAW and CAP_NET_ADMIN tries everything, and no packet of it reaches whom a policy guards.
+
+Every attack has a control: without agents it does arrive. Rules A14 to A16 (isolation), A24 (mapped addresses).
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from agent.lab import plan
+from tests.system import campaign
+from tests.system.attacks import uring
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+LITE_CONNECT = "UDP-Lite connect()"
+"""No hook runs there: its protocol has no pre_connect (net/ipv4/udplite.c, Linux 6.18). The packet layer drops it."""
+FIGURES = pathlib.Path("build/figures")
+
+
+@pytest.fixture(scope="module", params=[plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda one: str(one.value))
+def shots(request: pytest.FixtureRequest) -> Iterator[list[campaign.Shot]]:
+    found = campaign.run(request.param, f"bypass-{request.param.value}")
+    yield found
+    lines = [f"Bypass attempts, {request.param.value} topology: settings in which a packet reached the victim", ""]
+    text = "\n".join(lines + campaign.table(found)) + "\n"
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    (FIGURES / f"bypass-{request.param.value}.txt").write_text(text)
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write(f"\n{text}")
+
+
+def _told(shots: list[campaign.Shot]) -> str:
+    return "\n".join(f"{s.attack}: {s.victim} IPv{s.family} under {s.phase.value}: {s.outcome}" for s in shots)
+
+
+def test_every_attack_arrives_without_a_policy(shots: list[campaign.Shot]) -> None:
+    blind = [shot for shot in shots if shot.phase is campaign.Phase.CONTROL and not shot.frames]
+    if refusal := uring.refusal():
+        blind = [shot for shot in blind if "io_uring" not in shot.attack]
+        print(f"io_uring is not tried: {refusal}")
+    assert not blind, f"these show nothing:\n{_told(blind)}"
+
+
+def test_no_packet_of_any_attack_reaches_the_victim(shots: list[campaign.Shot]) -> None:
+    attacks = [shot for shot in shots if not shot.attack.startswith(campaign.ADMITTED)]
+    arrived = [shot for shot in attacks if shot.phase is not campaign.Phase.CONTROL and (shot.frames or shot.reads)]
+    assert not arrived, f"these reached the victim:\n{_told(arrived)}"
+
+
+def test_what_the_admitted_pod_does_goes_on_arriving(shots: list[campaign.Shot]) -> None:
+    own = [shot for shot in shots if shot.attack.startswith(campaign.ADMITTED)]
+    lost = [shot for shot in own if not shot.frames]
+    assert not lost, f"these were lost:\n{_told(lost)}"
+
+
+def test_a_denied_call_is_told_so_at_once(shots: list[campaign.Shot]) -> None:
+    calls = ("connect", "sendto()", "sendmsg")
+    denied = [s for s in shots if s.phase is campaign.Phase.EGRESS and any(call in s.attack for call in calls)]
+    denied = [s for s in denied if not s.attack.startswith((campaign.ADMITTED, "opened before", LITE_CONNECT))]
+    silent = [shot for shot in denied if shot.outcome != "EACCES"]
+    assert denied
+    assert not silent, f"these were not told EACCES:\n{_told(silent)}"
