@@ -14,13 +14,13 @@ import re
 from collections.abc import Sequence
 
 from agent import errors
+from agent.datapath import probe
 from agent.model import endpoint
 
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 """A DNS-1123 subdomain, as Kubernetes has it for nodes (and no `..`, see `_node`)."""
 SOCKET_PATH_MAX = 107
 """sun_path holds 108 bytes, a NUL among them (unix(7))."""
-MOUNTS = pathlib.Path("/proc/self/mounts")
 
 
 class Engine(enum.Enum):
@@ -72,7 +72,8 @@ class Config:
 def parse(arguments: Sequence[str]) -> Config:
     """Read the command line (without the program's name).
 
-    Raises InvalidInput; argparse itself prints usage and exits with 2 on flags it does not know.
+    Raises InvalidInput, or NotSupported without cgroup v2; argparse itself prints usage and exits with 2 on flags it
+    does not know.
     """
     command = Command.UNINSTALL if arguments[:1] == [Command.UNINSTALL.value] else Command.RUN
     given = _parser(command).parse_args(arguments[1:] if command is Command.UNINSTALL else arguments)
@@ -83,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Config:
         state_dir=state_dir,
         source=_directory("--source", given.source) if command is Command.RUN else None,
         bpffs=given.bpffs,
-        cgroup_root=given.cgroup_root or cgroup2_mount(MOUNTS.read_text(encoding="utf-8", errors="replace")),
+        cgroup_root=given.cgroup_root or probe.cgroup2_mount(),
         cni_results=given.cni_results,
         deny_mode=endpoint.DenyMode(given.deny_mode),
         hold_mode=endpoint.HoldMode(given.hold),
@@ -94,18 +95,6 @@ def parse(arguments: Sequence[str]) -> Config:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
         raise errors.InvalidInput(field="--state-dir", value=str(state_dir), remedy=remedy)
     return config
-
-
-def cgroup2_mount(mounts: str) -> pathlib.Path:
-    """Return the first cgroup2 mount in the text of /proc/self/mounts; raises NotSupported without one.
-
-    On hybrid machines it is /sys/fs/cgroup/unified, elsewhere /sys/fs/cgroup: nothing may assume either.
-    """
-    for line in mounts.splitlines():
-        match line.split(" "):
-            case [_, path, "cgroup2", *_]:
-                return pathlib.Path(path.encode().decode("unicode_escape"))  # proc(5): octal for blanks
-    raise errors.NotSupported(feature="the cgroup v2 hierarchy", needs="a mount: mount -t cgroup2 none /sys/fs/cgroup")
 
 
 def _node(name: str) -> str:

@@ -31,7 +31,7 @@ from agent import config as config_
 from agent import errors, logs, reconciler
 from agent.datapath import base
 from agent.model import endpoint
-from agent.node import sandboxes
+from agent.node import privileges, sandboxes
 from agent.observer import denials, history, observer, stream
 from agent.rpc import agent_server, describe, service
 from agent.sources import inotify, manifests
@@ -70,6 +70,7 @@ def datapath_for(config: config_.Config) -> tuple[base.Datapath, Callable[[], ob
             needs = "a later version; this one has --engine nfbpf (Linux 6.4 and later)"
             raise errors.NotSupported(feature="the iptables engine", needs=needs)
         case config_.Engine.AUTO | config_.Engine.NFBPF:
+            privileges.require()
             from agent.datapath.bpf import datapath, events  # noqa: PLC0415 - not where memory is asked for
 
             bpf = datapath.BPFDatapath(node=config.node, bpffs=config.bpffs, cgroup_root=config.cgroup_root)

@@ -3,12 +3,14 @@
 For each flow the evaluator judges both ends by the numbered rules. The compiler compiles each node, its
 state is applied to tables, and the flow is judged where its packets pass: at the source's node (FORWARD,
 or LOCAL_IN on the way to that node itself) and at the destination's (FORWARD). Besides the verdict, the
-direction that denies, the rule that allows and the isolating policies must agree.
+direction that denies, the rule that allows and the isolating policies must agree. At the socket, connect()
+to an address must say what egress says, and to a Service what egress says to its backends.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -126,6 +128,87 @@ class Comparison:
             own = attempt.server in source.addresses
             assert said.allowed == (own or walk.decision.egress.allowed), where
 
+    def services(self) -> None:
+        """Dial every frontend from every local pod: all backends allowed, none, or left to the packet layer."""
+        for enforced in self.nodes.values():
+            for item in enforced.state.endpoints.values():
+                pod = self.snapshot.pods[item.namespace, item.pod]
+                for frontend, backends in self.frontends.items():
+                    if frontend.address.version in {address.version for address in pod.addresses}:
+                        self.dial(enforced, item.netns_cookie, pod, frontend, backends)
+
+    def dial(
+        self,
+        enforced: Enforced,
+        cookie: int,
+        pod: resources.Pod,
+        frontend: desired.Frontend,
+        backends: list[tuple[net.Address, int]],
+    ) -> None:
+        """Compare one frontend's class with the verdicts on its backends."""
+        where = f"seed {self.cluster.seed}: {pod.name} dials {frontend} for {backends}"
+        assert (frontend in enforced.state.frontends) == bool(backends), where
+        said = enforced.datapath.judge_connect(cookie, frontend.address, frontend.protocol, frontend.port)
+        verdicts = {self.may_send(pod, frontend, address, port) for address, port in backends}
+        if verdicts:
+            assert said.allowed == (True in verdicts), where
+            assert (said.reason is verdict.Reason.SERVICE_DENIED) == (True not in verdicts), where
+
+    def may_send(self, pod: resources.Pod, frontend: desired.Frontend, address: net.Address, port: int) -> bool:
+        """Ask the evaluator about egress to one backend."""
+        flow = evaluator.Flow(
+            source=pod,
+            destination=evaluator.party_at(self.snapshot, address),
+            source_address=next(each for each in pod.addresses if each.version == address.version),
+            destination_address=address,
+            protocol=net.Protocol(frontend.protocol),
+            port=port,
+            via_service=True,
+        )
+        return evaluator.evaluate(self.snapshot, flow).egress.allowed
+
+    @functools.cached_property
+    def frontends(self) -> dict[desired.Frontend, list[tuple[net.Address, int]]]:
+        """List all frontends and their backends, slowly and in the open."""
+        found: dict[desired.Frontend, list[tuple[net.Address, int]]] = {}
+        for service in self.snapshot.services.values():
+            for port in service.ports:
+                backends = backends_of(self.snapshot, service, port)
+                listening = [(each, port.port) for each in (*service.cluster_addresses, *service.external_addresses)]
+                if port.node_port is not None:
+                    nodes = self.snapshot.nodes.values()
+                    listening += [(each, port.node_port) for node in nodes for each in node.addresses]
+                for address, number in listening:
+                    same_family = [backend for backend in backends if backend[0].version == address.version]
+                    found[desired.Frontend(address, number, port.protocol.value)] = same_family
+        return found
+
+
+def backends_of(
+    snapshot: snapshot_.Snapshot, service: resources.Service, port: resources.ServicePort
+) -> list[tuple[net.Address, int]]:
+    slices = [
+        each
+        for each in snapshot.endpoint_slices.values()
+        if (each.namespace, each.service) == (service.namespace, service.name)
+    ]
+    if slices:
+        return [
+            (address, served.number)
+            for each in slices
+            for served in each.ports
+            if (served.name, served.protocol) == (port.name, port.protocol)
+            for address in each.addresses
+        ]
+    found: list[tuple[net.Address, int]] = []
+    for pod in snapshot.pods.values():
+        serving = pod.namespace == service.namespace and pod.ready and not pod.deleting and not pod.finished
+        if serving and service.selector and all(pod.labels.get(key) == it for key, it in service.selector.items()):
+            named = [each.number for each in pod.ports if (each.name, each.protocol) == (port.target, port.protocol)]
+            numbers = [port.target] if isinstance(port.target, int) else named[:1]
+            found += [(address, number) for address in pod.addresses for number in numbers]
+    return found
+
 
 def cookie_of(view: endpoint.NodeView, pod: resources.Pod) -> int:
     return next(sandbox.netns_cookie for sandbox in view.sandboxes if sandbox.uid == pod.uid)
@@ -149,6 +232,7 @@ def on_network(party: evaluator.Party) -> bool:
 def disagree(seed: int) -> None:
     cluster = random_cluster.cluster(seed)
     comparison = Comparison(cluster)
+    comparison.services()
     for attempt in random_cluster.attempts(cluster, FLOWS):
         comparison.compare(attempt)
 

@@ -12,6 +12,7 @@ import pathlib
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
 
 
 def unshare_network() -> None:
@@ -35,8 +36,13 @@ def join_cgroup(path: str | os.PathLike[str]) -> None:
     (directory / "cgroup.procs").write_text("0")
 
 
+def die_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends; 0 for none."""
+    _check(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number), "set the signal of a parent's death")
+
+
 def mount(source: str, target: str | os.PathLike[str], kind: str, flags: int = 0) -> None:
-    """Have the kernel mount something, without options; OSError as from mount(2)."""
+    """Mount `source` without options; raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     arguments = source.encode(), os.fsencode(target), kind.encode() or None
     _check(libc.mount(*arguments, ctypes.c_ulong(flags), None), f"mount {source} on {os.fspath(target)}")

@@ -90,7 +90,7 @@ class RunDirectory:
         return self.node(node) / "agent.log"
 
     def server_socket(self, key: str) -> pathlib.Path:
-        """Return where the process of a pod, host or node takes orders; short, as unix socket paths end at 108 bytes."""
+        """Return where the process of a pod, host or node takes orders; unix socket paths end at 108 bytes."""
         return self.path / "s" / key[:16]
 
     @property

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from agent.lab import kernel, pod
 
 READY_TIMEOUT_S = 10.0
 LAST_DESCRIPTOR = 1024
+FAILED = "Command failed -:"
+"""How `ip -batch` begins the line that numbers the one it could not carry out."""
 
 
 class Refused(Exception):  # noqa: N818 - states what happened, as the names in agent/errors.py do
@@ -80,8 +83,9 @@ def feed(command: list[str], netns: str, text: str) -> None:
     if done.returncode == 0:
         return
     complaints = _complaints(done.stderr, text.splitlines())
-    if complaints:
-        raise Refused(f"{' '.join(command)} in {netns}: {'; '.join(complaints)}")
+    if complaints or FAILED not in done.stderr:
+        why = "; ".join(complaints) or f"exit status {done.returncode}"
+        raise Refused(f"{' '.join(command)} in {netns}: {why}")
 
 
 def feed_first(commands: list[list[str]], netns: str, text: str) -> None:
@@ -102,7 +106,7 @@ def _complaints(stderr: str, lines: list[str]) -> list[str]:
     found: list[str] = []
     messages: list[str] = []
     for message in stderr.splitlines():
-        if not message.startswith("Command failed -:"):
+        if not message.startswith(FAILED):
             messages.append(message)
             continue
         line = lines[int(message.rpartition(":")[2]) - 1]
@@ -143,7 +147,10 @@ def become(process: dict[str, Any], writer: int) -> None:
     """Turn this forked child into the process; never returns. An empty pipe, closed, means ready."""
     try:
         os.setsid()
+        # `down` finds processes by their cgroup: one that is in none yet dies with the runner
+        kernel.die_with_parent(signal.SIGKILL)
         kernel.join_cgroup(process["cgroup"])
+        kernel.die_with_parent(0)
         kernel.enter_network(process["netns"])
         log = os.open(process["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import pathlib
@@ -87,6 +88,14 @@ def test_the_check_follows_the_pods(guarded: conftest.Rig) -> None:
     assert {path.name for path in pins.glob("tc_*")} == names
     guarded.datapath.attach_links(states.sandboxes(guarded.node)[:1])
     assert {path.name for path in pins.glob("tc_*")} == set(), "a routed pod is checked at PRE_ROUTING"
+
+
+def test_a_veth_that_has_just_gone_keeps_no_other_from_being_checked(guarded: conftest.Rig) -> None:
+    pins = guarded.datapath.events_path.parent / "links"
+    bridge = socket.if_nametoindex("cni0")
+    gone = dataclasses.replace(states.sandboxes(guarded.node)[0], veth_ifindex=54321, ingress_ifindex=bridge)
+    guarded.datapath.attach_links((gone, *states.sandboxes(guarded.node, ingress_ifindex=bridge)))
+    assert {path.name for path in pins.glob("tc_*")} == {f"tc_{pod.ifindex}" for pod in guarded.node.pods}
 
 
 @pytest.mark.usefixtures("bridged")

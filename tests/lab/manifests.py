@@ -24,7 +24,8 @@ def pod(name: str, *, node: str = "node-1", address: str = "", ports: tuple[str,
 def service(name: str, *, app: str, port: int, target: int, **spec: Any) -> Document:
     """Return a Service for the pods labelled app=`app`, TCP and UDP."""
     ports = [
-        {"name": protocol.lower(), "port": port, "targetPort": target, "protocol": protocol} for protocol in ("TCP", "UDP")
+        {"name": protocol.lower(), "port": port, "targetPort": target, "protocol": protocol}
+        for protocol in ("TCP", "UDP")
     ]
     return {
         "apiVersion": "v1",

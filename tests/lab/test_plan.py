@@ -87,7 +87,11 @@ def test_a_policy_change_orders_nothing() -> None:
         "spec": {"podSelector": {}},
     }
     change = orders.compare(_plan(*DOCUMENTS), _plan(*DOCUMENTS, policy))
-    assert not (change.gone_pods or change.new_pods or change.gone_hosts or change.new_hosts or change.services)
+    assert not (change.gone_pods)
+    assert not (change.new_pods)
+    assert not (change.gone_hosts)
+    assert not (change.new_hosts)
+    assert not (change.services)
     assert not any(orders.build(change, PATHS).values())
 
 
@@ -96,7 +100,8 @@ def test_relabelling_rebuilds_no_pod() -> None:
     relabelled = manifests.pod("a", address="10.244.1.10", ports=("80/TCP",))
     relabelled["metadata"]["labels"] = {"other": "label"}
     change = orders.compare(_plan(*DOCUMENTS), _plan(relabelled, *DOCUMENTS[1:]))
-    assert not (change.gone_pods or change.new_pods)
+    assert not (change.gone_pods)
+    assert not (change.new_pods)
 
 
 def test_a_pod_that_comes_back_elsewhere_is_another_sandbox() -> None:

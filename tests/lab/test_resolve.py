@@ -103,7 +103,11 @@ def test_finished_pods_are_left_as_they_are() -> None:
 
 
 def test_a_second_resolution_moves_nobody() -> None:
-    documents = [manifests.pod("a"), manifests.pod("b", node="node-2"), manifests.service("s", app="a", port=1, target=2)]
+    documents = [
+        manifests.pod("a"),
+        manifests.pod("b", node="node-2"),
+        manifests.service("s", app="a", port=1, target=2),
+    ]
     first = resolve.resolve(documents, families=BOTH)
     assert resolve.resolve(documents, families=BOTH, previous=first) == first
     grown = resolve.resolve([manifests.pod("0"), *documents], families=BOTH, previous=first)

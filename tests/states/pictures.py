@@ -98,7 +98,7 @@ PICTURES: Mapping[str, Callable[[], desired.DesiredState]] = MappingProxyType(
     {
         "empty": desired.DesiredState,
         "no policy": lambda: state(*NODES, *PODS),
-        "one pod less": lambda: state(*NODES, *PODS[1:]),
+        "one pod less": lambda: state(*NODES, *PODS[:2], PODS[3]),
         "isolated": lambda: state(*NODES, *PODS, policy("deny")),
         "allowed by label": lambda: state(*NODES, *PODS, policy("p", rule(app("a"), ports=(WEB,)))),
         "allowed by port name": lambda: state(*NODES, *PODS, policy("p", rule(ports=(NAMED,)))),

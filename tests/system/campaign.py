@@ -33,7 +33,7 @@ LENT = ("tcp", "udp", "sendto")
 OWN_TRAFFIC = ("TCP connect()", "UDP sendto()", "fragments, in order", "raw IP, ICMP echo")
 """What the admitted pod does to show that not everything is denied."""
 NODE_SETTINGS = (
-    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_ratemask=0",
     "net.ipv6.icmp.ratelimit=0",
     "net.ipv4.conf.all.accept_local=1",
 )
@@ -178,7 +178,7 @@ class Field:
         receiver.ask(do="talk", **flow)
         shots = [*self._alone(victim, family), *self._together(victim, family)]
         time.sleep(SETTLE_S)
-        counted = receiver.ask(do="count", traces=[[trace.hex() for trace in traces] for *_, traces in shots])
+        counted = receiver.ask(do="count", wanted=[[trace.hex() for trace in traces] for *_, traces in shots])
         for (name, outcome, _), frames, reads in zip(shots, counted["frames"], counted["reads"], strict=True):
             yield Shot(
                 attack=name,

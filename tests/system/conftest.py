@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from agent.lab import lab, plan, resolve
+from agent.lab import lab, plan, resolve, rundir
 
-NAME = "test-cases"
+OWN = re.compile(r"test-([0-9]+)")
+"""Names of labs of tests: several runs share a machine, so each has the process id in it."""
 
 
 class Labs:
@@ -22,11 +26,10 @@ class Labs:
 
     def running(self, documents: list[resolve.Document], topology: plan.Topology, *, agents: bool = True) -> lab.Lab:
         """Return a lab of that fixture and topology."""
-        key = json.dumps([documents, topology.value, agents], sort_keys=True)
+        key = json.dumps([documents, topology.value, agents], sort_keys=True, default=str)
         if self._lab is None or key != self._key:
             self.close()
-            built = lab.Lab(name=NAME, topology=topology, agents=agents)
-            built.down()  # what a test that was killed has left
+            built = lab.Lab(name=f"test-{os.getpid()}", topology=topology, agents=agents)
             built.up(documents)
             self._key, self._lab = key, built
         return self._lab
@@ -40,6 +43,11 @@ class Labs:
 
 @pytest.fixture(scope="session")
 def labs() -> Iterator[Labs]:
+    """Give the labs; first remove what tests that were killed have left here."""
+    for path in rundir.ROOT.glob("test-*"):
+        own = OWN.fullmatch(path.name)
+        if own and not pathlib.Path("/proc", own[1]).exists():
+            lab.Lab(name=path.name).down()
     kept = Labs()
     yield kept
     kept.close()

@@ -171,8 +171,7 @@ class BPFDatapath:
                 self._links.attach_cgroup(name, program, self._cgroup_root, attach_type)
         with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
             for name in self._links.names(TC_PREFIX):
-                with contextlib.suppress(errors.DatapathError):  # the veth is gone; attach_links lets go of it
-                    self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
+                self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
 
     def _unchecked(self, programs: pathlib.Path) -> tuple[str, ...]:
         """Try tcx on the loopback interface, where the program lets everything pass."""

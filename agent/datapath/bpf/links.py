@@ -16,6 +16,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+from collections.abc import Iterator
 
 from agent import errors
 from agent.datapath.bpf import syscalls
@@ -72,8 +73,11 @@ class Links:
                 self._replace(name, link)
 
     def attach_tc(self, name: str, program: int, ifindex: int) -> None:
-        """Have `program` at tc ingress of the interface. Raises NotSupported before Linux 6.6, DatapathError."""
-        with self._explained(f"attaching {name} to interface {ifindex}"):
+        """Have `program` at tc ingress of the interface; one that has just gone is no error.
+
+        Raises NotSupported before Linux 6.6, DatapathError.
+        """
+        with self._explained(f"attaching {name} to interface {ifindex}"), _unless_gone():
             with self._existing(name) as found:
                 if found is not None and syscalls.link_info(found).ifindex == ifindex:
                     self._update(found, program)
@@ -118,7 +122,7 @@ class Links:
             syscalls.link_update(link, program)
 
     @contextlib.contextmanager
-    def _existing(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a context of int | None
+    def _existing(self, name: str) -> Iterator[int | None]:
         """Open the pinned link, ending a replacement that was cut short; None where there is none."""
         path, following = self._directory / name, self._directory / (name + NEXT)
         if following.exists():
@@ -140,16 +144,18 @@ class Links:
         following.rename(path)
 
     def names(self, prefix: str) -> frozenset[str]:
-        """Return the pins whose name begins with `prefix`."""
-        return frozenset(path.name for path in self._directory.iterdir() if path.name.startswith(prefix))
+        """Return the links whose name begins with `prefix`."""
+        pins = (path.name for path in self._directory.iterdir() if path.name.startswith(prefix))
+        return frozenset(name.removesuffix(NEXT) for name in pins)
 
     def detach(self, name: str) -> None:
         """Detach and unpin one link; one that is gone is no error."""
-        remove(self._directory / name)
+        for pin in (name, name + NEXT):
+            remove(self._directory / pin)
 
     @staticmethod
     @contextlib.contextmanager
-    def _explained(doing: str):  # type: ignore[no-untyped-def]  # noqa: ANN205 - a context of nothing
+    def _explained(doing: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -198,7 +204,16 @@ def _link_tcx(program: int, ifindex: int) -> int:
 
 
 @contextlib.contextmanager
-def _directory(path: pathlib.Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a context of int
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+@contextlib.contextmanager
+def _directory(path: pathlib.Path) -> Iterator[int]:
     with syscalls.owned(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
         yield descriptor
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent import errors
 from agent.datapath import base, plan
-from agent.datapath.bpf import conntrack, events, layout, links, syscalls
+from agent.datapath.bpf import conntrack, events, layout, links, socket_loader, syscalls
 from agent.datapath.bpf import datapath as datapath_
 from agent.model import endpoint
 from tests.bpf import conftest, node, states
@@ -105,12 +105,13 @@ def test_a_link_whose_replacement_was_cut_short_is_one_link_again(
     home: node.Node, datapath: datapath_.BPFDatapath
 ) -> None:
     datapath.close()
-    links = _pins(datapath) / "links"
-    (links / "nw_forward4").rename(links / "nw_forward4_next")
+    pins = _pins(datapath) / "links"
+    (pins / "nw_forward4").rename(pins / "nw_forward4_next")
+    with syscalls.owned(syscalls.open_pin(pins / "nw_connect4")) as link:
+        syscalls.pin(link, pins / "nw_connect4_next")
     after = _datapath(home)
     after.open()
-    assert (links / "nw_forward4").exists()
-    assert not (links / "nw_forward4_next").exists()
+    assert {path.name for path in pins.iterdir()} == {*datapath_.PACKET_PROGRAMS, *socket_loader.ATTACH_TYPES}
     after.close()
 
 
@@ -118,13 +119,13 @@ def test_a_pinned_link_of_a_namespace_that_is_gone_is_replaced(
     home: node.Node, datapath: datapath_.BPFDatapath
 ) -> None:
     datapath.close()
-    links = _pins(datapath) / "links"
-    with syscalls.owned(syscalls.open_pin(links / "nw_forward4")) as link:
+    pins = _pins(datapath) / "links"
+    with syscalls.owned(syscalls.open_pin(pins / "nw_forward4")) as link:
         before = syscalls.link_info(link).id
         syscalls.link_detach(link)  # what the end of the namespace does: the pin and its description stay
     after = _datapath(home)
     after.open()
-    with syscalls.owned(syscalls.open_pin(links / "nw_forward4")) as link:
+    with syscalls.owned(syscalls.open_pin(pins / "nw_forward4")) as link:
         assert syscalls.link_info(link).id != before
     after.close()
 

@@ -57,7 +57,7 @@ class Aim:
 
     @property
     def traces(self) -> tuple[bytes, ...]:
-        """Return what betrays the attempt in any frame: the mark, or its ports in either order."""
+        """Return what betrays the attempt in a frame: the mark anywhere, its ports in either order as its ports."""
         return (
             self.payload,
             struct.pack("!HH", self.source_port, self.port),

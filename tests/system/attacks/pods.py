@@ -13,6 +13,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 from tests.system.attacks import aim as aim_
@@ -24,6 +25,8 @@ INNER = {4: ("169.254.77.1", "169.254.77.2", 30), 6: ("fd77::1", "fd77::2", 64)}
 """The pod's end, the inner end, and their prefix length."""
 ALL_NODES = "ff02::1"
 ALL_NODES_MAC = bytes.fromhex("333300000001")
+RESOLVE_S = 0.1
+"""The namespace dies with its process: the neighbour must be found before."""
 OVERRIDE = 0x20000000
 
 
@@ -111,6 +114,7 @@ def _inner(aim: aim_.Aim, ready: int, go: int) -> None:
         sock.bind((own, aim.source_port))
         sock.connect((aim.victim, aim.port))
         sock.send(aim.payload)
+    time.sleep(RESOLVE_S)
 
 
 def nested(aim: aim_.Aim) -> None:

@@ -3,10 +3,11 @@
 Commands are lines of JSON, answers too:
     {"do": "listen", "addresses": [...], "port"}          -> {}      TCP, UDP and UDP-Lite servers that answer
     {"do": "talk", "from": [address, port], "to": [address, port]}   -> {"outcome"}  a flow of the victim's own
-    {"do": "count", "traces": [[hex...]...]}              -> {"frames": [...], "reads": [...]}
+    {"do": "count", "wanted": [[mark, ports...]...]}      -> {"frames": [...], "reads": [...]}   all hexadecimal
     {"do": "forget"}                                      -> {}
 
-Arrival is proven by the packet socket: a frame counts if it is not the pod's own and carries a trace of the attempt.
+Arrival is proven by the packet socket: a frame counts if it is not the pod's own and carries the attempt's mark
+anywhere, or its ports where ports belong.
 """
 
 from __future__ import annotations
@@ -25,8 +26,26 @@ ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 SO_RCVBUFFORCE = 33
 BUFFER = 1 << 24
+ETHERNET_SIZE = 14
+FRAGMENT_OFFSET = 0x1FFF
+FRAGMENT_OFFSET6 = 0xFFF8
+WITH_PORTS = (wire.TCP, wire.UDP, wire.SCTP, wire.UDPLITE)
 FRAMES_MAX = 200_000
 ANSWER = b"answer"
+
+
+def ports_of(frame: bytes) -> bytes:
+    """Return both ports as they stand in the packet, empty where there are none to be found without doubt."""
+    packet = frame[ETHERNET_SIZE:]
+    if frame[12:14] == wire.ETH_IPV4.to_bytes(2, "big"):
+        offset = (packet[0] & 15) * 4
+        first = not int.from_bytes(packet[6:8], "big") & FRAGMENT_OFFSET
+        return packet[offset : offset + 4] if first and packet[9] in WITH_PORTS else b""
+    if frame[12:14] == wire.ETH_IPV6.to_bytes(2, "big"):
+        if packet[6] == wire.FRAGMENT and not int.from_bytes(packet[42:44], "big") & FRAGMENT_OFFSET6:
+            return packet[48:52] if packet[40] in WITH_PORTS else b""
+        return packet[40:44] if packet[6] in WITH_PORTS else b""
+    return b""
 
 
 class Receiver:
@@ -95,9 +114,11 @@ class Receiver:
 
     def _count(self, wanted: Sequence[Sequence[str]]) -> dict[str, object]:
         self._sniff(self._sniffer)
-        traces = [[bytes.fromhex(trace) for trace in group] for group in wanted]
-        frames = [sum(any(trace in frame for trace in group) for frame in self._frames) for group in traces]
-        reads = [sum(group[0] in read for read in self._reads) for group in traces]
+        seen = [(frame, ports_of(frame)) for frame in self._frames]
+        frames, reads = [], []
+        for mark, *ports in ([bytes.fromhex(trace) for trace in group] for group in wanted):
+            frames.append(sum(mark in frame or found in ports for frame, found in seen))
+            reads.append(sum(mark in read for read in self._reads))
         return {"frames": frames, "reads": reads, "kept": len(self._frames)}
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, object]:
@@ -111,7 +132,7 @@ class Receiver:
                 sock.sendto(b"talk", tuple(command["to"]))
                 return {}
             case "count":
-                return self._count(command["traces"])
+                return self._count(command["wanted"])
             case "forget":
                 self._sniff(self._sniffer)
                 self._frames.clear()
