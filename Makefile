@@ -78,13 +78,13 @@ imports: setup
 	@$(PHASE) "import directions" $(BIN)/lint-imports --no-cache
 
 unit: setup
-	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q -m "not root" $(PYTEST_ARGS)
+	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q -m "not root and not slow" $(PYTEST_ARGS)
 
 preflight:
 	@scripts/preflight
 
 kernel: setup preflight
-	@$(PHASE) --show "kernel tests" $(BIN)/python -m pytest -q -m root --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q -m "root or slow" --durations=10 $(PYTEST_ARGS)
 
 test: check kernel
 

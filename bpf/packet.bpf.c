@@ -2,7 +2,7 @@
 /*
  * The packet layer: netfilter hooks in the node's network namespace (BPF_PROG_TYPE_NETFILTER, Linux 6.4).
  *
- *   nw_source4/6   PRE_ROUTING  before conntrack: the source address is the sender's (source.h)
+ *   nw_source4/6   PRE_ROUTING  before conntrack and reassembly: the source address is the sender's (source.h)
  *   nw_forward4/6  FORWARD      every packet of every flow, judged as the connection it belongs to (rules A38, A39)
  *   nw_local4/6    LOCAL_IN     a pod's packets to its own node; the node's own flows pass (rule A37)
  *
@@ -17,46 +17,27 @@
 #include "packet.h"
 #include "source.h"
 
-/* What the hooks share: the time, the packet and its place in a connection. False: nothing to judge by, pass. */
-static __always_inline bool packet_begin(struct bpf_nf_ctx *ctx, __u8 family, struct moment *now,
-					 struct packet *packet)
-{
-	struct bpf_dynptr data;
-
-	if (!moment_read(now) || bpf_dynptr_from_skb(ctx->skb, 0, &data))
-		return false;
-	packet_parse(&data, 0, family, packet);
-	return true;
-}
-
-/* Where the error's inner packet was going (RFC 792, RFC 4443: the offending packet follows eight bytes). */
-static __always_inline bool inner_destination(struct bpf_nf_ctx *ctx, const struct packet *packet, struct addr6 *to)
-{
-	struct bpf_dynptr data;
-	__u32 inner = packet->transport + 8;
-	__be32 address4;
-
-	if (!packet->transport || bpf_dynptr_from_skb(ctx->skb, 0, &data))
-		return false;
-	if (packet->flow.family == NW_IPV6)
-		return packet_read(&data, inner + 24, to, sizeof(*to));
-	if (!packet_read(&data, inner + 16, &address4, sizeof(address4)))
-		return false;
-	addr_set4(to, address4);
-	return true;
-}
-
 /*
- * An error about a flow comes from its destination or from a router on the way. A pod is no router: an error from
- * a pod about a packet that was not for it tries to speak into somebody else's connection.
+ * What the hooks share: the time, and the packet, whose bytes `data` gives. False: nothing to judge by, pass. A program
+ * has one dynptr: the verifier refuses a stack slot that was one and is something else later.
  */
-static __always_inline bool error_is_forged(struct bpf_nf_ctx *ctx, const struct packet *packet, __u32 slot)
+static __always_inline bool packet_begin(struct bpf_nf_ctx *ctx, __u8 family, struct moment *now,
+					 struct bpf_dynptr *data, struct packet *packet)
 {
-	struct addr6 destination = {};
-
-	if (identity_of_pod(&packet->flow.client, packet->flow.family, slot) == NW_SLOT_EMPTY)
+	if (!moment_read(now) || bpf_dynptr_from_skb(ctx->skb, 0, data))
 		return false;
-	return !inner_destination(ctx, packet, &destination) || !addr_equal(&destination, &packet->flow.client);
+	packet_parse(data, 0, family, packet);
+	return true;
+}
+
+/* The packet that an error quotes, eight bytes behind the beginning of the error (RFC 792, RFC 4443). */
+static __always_inline bool error_quotes(const struct bpf_dynptr *data, const struct packet *error, __u8 family,
+					 struct packet *quoted)
+{
+	if (!error->transport)
+		return false;
+	packet_parse(data, error->transport + 8, family, quoted);
+	return !quoted->flow.malformed;
 }
 
 static __always_inline bool packet_is_error(const struct packet *packet, __u32 ctinfo)
@@ -64,14 +45,33 @@ static __always_inline bool packet_is_error(const struct packet *packet, __u32 c
 	return packet->icmp && (ctinfo == NW_CT_RELATED || ctinfo == NW_CT_RELATED_REPLY);
 }
 
-static __always_inline int judge_error(struct bpf_nf_ctx *ctx, const struct packet *packet, const struct moment *now)
+/*
+ * An error is judged as the connection it is about: what conntrack knows may have been forbidden since. It comes from
+ * that packet's destination or from a router on the way. A pod is no router: an error from a pod about a packet that
+ * was not for it tries to speak into somebody else's connection. False: it does.
+ */
+static __always_inline bool error_resolve(const struct bpf_dynptr *data, struct packet *error, __u8 family,
+					  __u32 ctinfo, __u32 slot)
+{
+	struct packet quoted = {};
+
+	if (!error_quotes(data, error, family, &quoted))
+		return false;
+	if (identity_of_pod(&error->flow.client, family, slot) != NW_SLOT_EMPTY &&
+	    !addr_equal(&quoted.flow.server, &error->flow.client))
+		return false;
+	error->flow = quoted.flow;
+	if (ctinfo == NW_CT_RELATED)	/* goes the way of the connection, so it is about an answer */
+		flow_turn(&error->flow);
+	return true;
+}
+
+static __always_inline int drop_forged(const struct packet *packet, const struct moment *now)
 {
 	struct decision decision = {
 		.direction = NW_EGRESS, .verdict = NW_DROPPED, .reason = NW_RELATED_FORGED
 	};
 
-	if (!error_is_forged(ctx, packet, now->slot))
-		return NF_ACCEPT;
 	decision.endpoint = endpoint_of_address(&packet->flow.client, packet->flow.family, now->slot);
 	count(NW_COUNT_PACKET_DENIED);
 	emit_packet(&packet->flow, &decision, now);
@@ -98,11 +98,12 @@ static __always_inline void report_allowed(const struct flow *flow, const struct
 static __always_inline int source(struct bpf_nf_ctx *ctx, __u8 family)
 {
 	struct packet packet = {};
+	struct bpf_dynptr data;
 	struct moment now;
 	struct net_device *in = ctx->state->in;
 	__u32 forged_by;
 
-	if (!in || !packet_begin(ctx, family, &now, &packet))
+	if (!in || !packet_begin(ctx, family, &now, &data, &packet))
 		return NF_ACCEPT;
 	forged_by = source_forged_by(&packet, in->ifindex, now.slot);
 	if (forged_by == NW_SLOT_EMPTY)
@@ -115,15 +116,18 @@ static __always_inline int forward(struct bpf_nf_ctx *ctx, __u8 family)
 {
 	struct decision egress = {}, ingress = {};
 	struct packet packet = {};
+	struct bpf_dynptr data;
 	struct moment now;
 	__u32 ctinfo = ctinfo_of(ctx->skb);
 
-	if (!packet_begin(ctx, family, &now, &packet) || packet_is_discovery(&packet))
+	if (!packet_begin(ctx, family, &now, &data, &packet) || packet_is_discovery(&packet))
 		return NF_ACCEPT;
-	if (packet_is_error(&packet, ctinfo))
-		return judge_error(ctx, &packet, &now);
-	if (ctinfo == NW_CT_ESTABLISHED_REPLY || ctinfo == NW_CT_RELATED_REPLY)
+	if (packet_is_error(&packet, ctinfo)) {
+		if (!error_resolve(&data, &packet, family, ctinfo, now.slot))
+			return drop_forged(&packet, &now);
+	} else if (ctinfo == NW_CT_ESTABLISHED_REPLY || ctinfo == NW_CT_RELATED_REPLY) {
 		flow_turn(&packet.flow);
+	}
 	if (decide_forward(&packet.flow, now.slot, &egress, &ingress) == NW_DROPPED)
 		return drop(&packet.flow, egress.verdict == NW_DROPPED ? &egress : &ingress, &now);
 	if (ctinfo == NW_CT_NEW) {
@@ -138,14 +142,15 @@ static __always_inline int local(struct bpf_nf_ctx *ctx, __u8 family)
 {
 	struct decision egress = {};
 	struct packet packet = {};
+	struct bpf_dynptr data;
 	struct moment now;
 	__u32 ctinfo = ctinfo_of(ctx->skb);
 
-	if (ctinfo == NW_CT_ESTABLISHED_REPLY || !packet_begin(ctx, family, &now, &packet) ||
+	if (ctinfo == NW_CT_ESTABLISHED_REPLY || !packet_begin(ctx, family, &now, &data, &packet) ||
 	    packet_is_discovery(&packet))
 		return NF_ACCEPT;
-	if (packet_is_error(&packet, ctinfo))
-		return judge_error(ctx, &packet, &now);
+	if (packet_is_error(&packet, ctinfo) && !error_resolve(&data, &packet, family, ctinfo, now.slot))
+		return drop_forged(&packet, &now);
 	if (ctinfo == NW_CT_RELATED_REPLY)
 		return NF_ACCEPT;
 	decide_end(&egress, &packet.flow, NW_EGRESS, now.slot);

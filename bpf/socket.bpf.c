@@ -4,6 +4,10 @@
  * contexts of the user API. It fails fast and knows the process; it is not the last word, for raw and packet sockets
  * pass it by.
  *
+ * A UDP server answers by sendmsg(), some by connect(): to the client that asked, which its own egress policy need
+ * not allow (rule A38). Only conntrack knows what is an answer, so only sockets that were made under our eyes and
+ * never bound are judged here; any other datagram is left to the packet layer, which judges the connection.
+ *
  * The verifier merges two context accesses into a pointer it refuses when the family is a run-time argument: each
  * hook reads its own context and hands over values.
  */
@@ -35,6 +39,13 @@ static __always_inline void flow_normalise(struct flow *flow)
 		flow->family = NW_IPV4;
 }
 
+static __always_inline bool socket_may_answer(const struct flow *flow, __u64 socket)
+{
+	if (flow->protocol != NW_PROTO_UDP && flow->protocol != NW_PROTO_UDPLITE)
+		return false;
+	return !NW_LOOKUP(udp_clients, &socket);
+}
+
 static __always_inline int judge(const struct flow *flow, __u64 cookie, int report)
 {
 	struct decision decision = {};
@@ -62,6 +73,8 @@ int nw_connect4(struct bpf_sock_addr *ctx)
 
 	flow_begin(&flow, NW_IPV4, ctx->protocol, ctx->user_port);
 	addr_set4(&flow.server, ctx->user_ip4);
+	if (socket_may_answer(&flow, bpf_get_socket_cookie(ctx)))
+		return NW_PROCEED;
 	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_ALL) ? NW_PROCEED : NW_REJECT;
 }
 
@@ -71,6 +84,8 @@ int nw_sendmsg4(struct bpf_sock_addr *ctx)
 
 	flow_begin(&flow, NW_IPV4, ctx->protocol, ctx->user_port);
 	addr_set4(&flow.server, ctx->user_ip4);
+	if (socket_may_answer(&flow, bpf_get_socket_cookie(ctx)))
+		return NW_PROCEED;
 	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_DENIED) ? NW_PROCEED : NW_REJECT;
 }
 
@@ -84,6 +99,8 @@ int nw_connect6(struct bpf_sock_addr *ctx)
 	flow.server.word[2] = ctx->user_ip6[2];
 	flow.server.word[3] = ctx->user_ip6[3];
 	flow_normalise(&flow);
+	if (socket_may_answer(&flow, bpf_get_socket_cookie(ctx)))
+		return NW_PROCEED;
 	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_ALL) ? NW_PROCEED : NW_REJECT;
 }
 
@@ -97,5 +114,34 @@ int nw_sendmsg6(struct bpf_sock_addr *ctx)
 	flow.server.word[2] = ctx->user_ip6[2];
 	flow.server.word[3] = ctx->user_ip6[3];
 	flow_normalise(&flow);
+	if (socket_may_answer(&flow, bpf_get_socket_cookie(ctx)))
+		return NW_PROCEED;
 	return judge(&flow, bpf_get_netns_cookie(ctx), NW_REPORT_DENIED) ? NW_PROCEED : NW_REJECT;
+}
+
+int nw_sock_create(struct bpf_sock *ctx)
+{
+	__u64 socket = bpf_get_socket_cookie(ctx);
+	__u32 one = 1;
+
+	if (ctx->protocol == NW_PROTO_UDP || ctx->protocol == NW_PROTO_UDPLITE)
+		NW_UPDATE(udp_clients, &socket, &one);
+	return NW_PROCEED;
+}
+
+/* After bind(): not run for the port that the kernel picks at the first send. */
+int nw_post_bind4(struct bpf_sock *ctx)
+{
+	__u64 socket = bpf_get_socket_cookie(ctx);
+
+	NW_DELETE(udp_clients, &socket);
+	return NW_PROCEED;
+}
+
+int nw_post_bind6(struct bpf_sock *ctx)
+{
+	__u64 socket = bpf_get_socket_cookie(ctx);
+
+	NW_DELETE(udp_clients, &socket);
+	return NW_PROCEED;
 }

@@ -5,6 +5,7 @@
  *
  *   ARP                       the sender's protocol address is the pod's own, or none (a probe, RFC 5227)
  *   neighbour advertisement   the target is the pod's own address, or link-local
+ *   router advertisement, redirect: dropped; a pod is no router
  *   anything but IPv4, IPv6 and ARP, and tagged frames: dropped; nobody behind here could check their source
  */
 #include <linux/if_ether.h>
@@ -19,7 +20,9 @@
 
 extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
 
+#define NW_ROUTER_ADVERTISEMENT 134
 #define NW_NEIGHBOUR_ADVERTISEMENT 136
+#define NW_REDIRECT 137
 #define NW_ARP_SENDER 14	/* hardware type to operation: 8 bytes, sender hardware address: 6 (RFC 826) */
 #define NW_ADVERTISED 8
 
@@ -34,18 +37,18 @@ static __always_inline bool source_is_genuine(const struct packet *packet, __u32
 	return false;
 }
 
-static __always_inline bool target_is_own(const struct bpf_dynptr *data, const struct packet *packet, __u32 sender,
-					  const struct moment *now)
+/* A pod is a neighbour and no router: it advertises its own address, and never a route (RFC 6104, CVE-2020-10749). */
+static __always_inline bool discovery_is_honest(const struct bpf_dynptr *data, const struct packet *packet,
+						__u32 sender, const struct moment *now)
 {
 	struct addr6 target;
 
-	if (!packet_is_discovery(packet) || packet->icmp_type != NW_NEIGHBOUR_ADVERTISEMENT)
+	if (!packet_is_discovery(packet))
 		return true;
-	if (packet_read(data, packet->transport + NW_ADVERTISED, &target, sizeof(target)) &&
-	    (addr_is_link_local6(&target) || endpoint_of_address(&target, NW_IPV6, now->slot) == sender))
-		return true;
-	source_report(&packet->flow, sender, now);
-	return false;
+	if (packet->icmp_type != NW_NEIGHBOUR_ADVERTISEMENT)
+		return packet->icmp_type != NW_ROUTER_ADVERTISEMENT && packet->icmp_type != NW_REDIRECT;
+	return packet_read(data, packet->transport + NW_ADVERTISED, &target, sizeof(target)) &&
+	       (addr_is_link_local6(&target) || endpoint_of_address(&target, NW_IPV6, now->slot) == sender);
 }
 
 static __always_inline bool arp_is_genuine(const struct bpf_dynptr *data, __u32 sender, const struct moment *now)
@@ -77,7 +80,12 @@ static __always_inline bool frame_is_genuine(struct __sk_buff *skb, __u32 sender
 		return source_is_genuine(&packet, skb->ifindex, now);
 	case ETH_P_IPV6:
 		packet_parse6(&data, ETH_HLEN, &packet);
-		return source_is_genuine(&packet, skb->ifindex, now) && target_is_own(&data, &packet, sender, now);
+		if (!source_is_genuine(&packet, skb->ifindex, now))
+			return false;
+		if (discovery_is_honest(&data, &packet, sender, now))
+			return true;
+		source_report(&packet.flow, sender, now);
+		return false;
 	default:
 		return false;
 	}

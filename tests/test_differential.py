@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import random
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.support import random_cluster
 QUICK = 300
 THOROUGH = 10_000
 FLOWS = 40
+DIALS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,11 +131,12 @@ class Comparison:
             assert said.allowed == (own or walk.decision.egress.allowed), where
 
     def services(self) -> None:
-        """Dial every frontend from every local pod: all backends allowed, none, or left to the packet layer."""
+        """Dial some frontends from every local pod: all backends allowed, none, or left to the packet layer."""
+        rng = random.Random(self.cluster.seed)
         for enforced in self.nodes.values():
             for item in enforced.state.endpoints.values():
                 pod = self.snapshot.pods[item.namespace, item.pod]
-                for frontend, backends in self.frontends.items():
+                for frontend, backends in rng.sample(list(self.frontends.items()), min(DIALS, len(self.frontends))):
                     if frontend.address.version in {address.version for address in pod.addresses}:
                         self.dial(enforced, item.netns_cookie, pod, frontend, backends)
 
@@ -229,7 +232,7 @@ def on_network(party: evaluator.Party) -> bool:
     return isinstance(party, resources.Pod) and not party.host_network
 
 
-def disagree(seed: int) -> None:
+def agree(seed: int) -> None:
     cluster = random_cluster.cluster(seed)
     comparison = Comparison(cluster)
     comparison.services()
@@ -240,10 +243,11 @@ def disagree(seed: int) -> None:
 @pytest.mark.parametrize("start", range(0, QUICK, 50))
 def test_the_compiler_agrees_with_the_evaluator(start: int) -> None:
     for seed in range(start, start + 50):
-        disagree(seed)
+        agree(seed)
 
 
 @pytest.mark.slow
-def test_the_compiler_agrees_with_the_evaluator_ten_thousand_times() -> None:
-    for seed in range(QUICK, THOROUGH):
-        disagree(seed)
+@pytest.mark.parametrize("start", range(QUICK, THOROUGH, 970))
+def test_the_compiler_agrees_with_the_evaluator_ten_thousand_times(start: int) -> None:
+    for seed in range(start, start + 970):
+        agree(seed)

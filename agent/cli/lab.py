@@ -289,7 +289,7 @@ def _picture(rows: Sequence[comparison.Row]) -> Iterator[str]:
 def _grid(port: reachability.Port, family: net.Family, rows: Sequence[comparison.Row]) -> rich_table.Table:
     """Return sources down, destinations across; `!` marks a cell that disagrees."""
     cells = {(row.expected.source, row.expected.destination): row for row in rows}
-    targets = list(dict.fromkeys(row.expected.destination for row in rows))
+    targets = sorted({target for _source, target in cells}, key=lambda target: (target.startswith("host/"), target))
     heading = f"{port[0]}/{port[1].name} {FAMILIES[family]}"
     table = rich_table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in (heading, *targets):

@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple, TypeVar
 
 import click
@@ -189,7 +189,7 @@ def cell_text(cell: object) -> str:  # noqa: PLR0911 - one line a kind of cell
             return cell.name.lower()
         case Mapping():
             return ", ".join(f"{escape(str(key))}={cell_text(value)}" for key, value in cell.items()) or "-"
-        case Iterable():
+        case tuple() | list() | set() | frozenset():  # no Iterable: a network is one, of all its addresses
             return ", ".join(cell_text(item) for item in cell) or "-"
         case _:
             return escape(str(cell))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import yaml
@@ -10,6 +12,9 @@ import yaml
 from agent import errors
 from agent.lab import resolve
 from agent.sources import documents, tree
+
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+NAME_MAX = 200
 
 
 def load(paths: Sequence[pathlib.Path]) -> list[resolve.Document]:
@@ -24,6 +29,24 @@ def dump(document: resolve.Document) -> str:
     except yaml.YAMLError as error:
         name = "/".join(part for part in resolve.key_of(document) if part)
         raise errors.InvalidResource(f"{name}: a key is given twice in one of its mappings") from error
+
+
+def names(items: Sequence[resolve.Document]) -> dict[str, resolve.Document]:
+    """Return each document by a file name of its own, made of kind, group, namespace and name.
+
+    Names of Kubernetes hold no underscore, so it separates. What is no such name, too long for a file, or there already
+    is told apart by its content: nothing a manifest says may leave the directory or hide another manifest.
+    """
+    found: dict[str, resolve.Document] = {}
+    for document in items:
+        api, kind, namespace, name = resolve.key_of(document)
+        group = api.partition("/")[0] if "/" in api else ""
+        plain = "_".join(part for part in (kind.lower(), group, namespace, name) if part)
+        safe = UNSAFE.sub("+", plain)[:NAME_MAX].lstrip(".")
+        if not name or safe != plain or f"{safe}.yaml" in found:
+            safe += f"_{hashlib.blake2b(repr(document).encode(), digest_size=6).hexdigest()}"
+        found[f"{safe}.yaml"] = document
+    return found
 
 
 def _files(paths: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:

@@ -27,7 +27,6 @@ ENGINES = ("auto", "nfbpf")
 BPFFS = pathlib.Path("/sys/fs/bpf")
 DEFAULT_NAME = "lab"
 DEFAULT_TIMEOUT_S = 1.0
-SAFE = str.maketrans({"/": "_", ":": "_", "\0": "_"})
 
 
 def silent(_step: str) -> None:
@@ -245,8 +244,7 @@ class Lab:
 
     def _write_manifests(self, documents: Sequence[resolve.Document]) -> None:
         """Write what differs, each file in one step, and delete what is gone."""
-        before = {_file_name(document): document for document in self._documents}
-        after = {_file_name(document): document for document in documents}
+        before, after = files.names(self._documents), files.names(documents)
         changed = {name: files.dump(document) for name, document in after.items() if before.get(name) != document}
         for name in before.keys() - after.keys():
             (self.paths.manifests / name).unlink(missing_ok=True)
@@ -292,10 +290,3 @@ def _python(module: str) -> list[str]:
 def _same_machines(old: plan.LabPlan, new: plan.LabPlan) -> bool:
     """Tell whether nodes differ only in what grows with their pods: ranges, and gateways on the bridge."""
     return {n.name: n.addresses for n in old.nodes.values()} == {n.name: n.addresses for n in new.nodes.values()}
-
-
-def _file_name(document: resolve.Document) -> str:
-    """Return the file of a document: kind, namespace and name, no path and never hidden."""
-    api, kind, namespace, name = resolve.key_of(document)
-    group = api.partition("/")[0] if "/" in api else ""
-    return "-".join(part for part in (kind.lower(), group, namespace, name) if part).translate(SAFE) + ".yaml"

@@ -10,6 +10,7 @@ import enum
 import hashlib
 import ipaddress
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent import decode, errors, snapshot
@@ -17,6 +18,7 @@ from agent.lab import resolve
 from agent.model import net, resources
 
 CONTAINER_ID_BYTES = 32
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class Topology(enum.Enum):
@@ -118,6 +120,7 @@ def plan(documents: Sequence[resolve.Document], topology: Topology) -> LabPlan:
     pods = {plan_.party: plan_ for plan_ in map(_pod, running)}
     hosts = {f"host/{host.name}": _host(host) for host in picture.hosts.values() if host.addresses}
     _refuse_shared_addresses([*pods.values(), *hosts.values()])
+    _refuse_paths(picture, pods.values())
     nodes = {name: _node(node, pods.values(), topology) for name, node in picture.nodes.items()}
     return LabPlan(topology=topology, nodes=nodes, pods=pods, hosts=hosts, snapshot=picture)
 
@@ -189,6 +192,16 @@ def _gateway(range_: net.Network, taken: set[net.Address]) -> ipaddress.IPv4Inte
     candidates = itertools.islice(range_.hosts(), 1 if range_.version == net.Family.IPV6.value else 0, None)
     address = next(candidate for candidate in candidates if candidate not in taken)
     return ipaddress.ip_interface(f"{address}/{range_.prefixlen}")
+
+
+def _refuse_paths(picture: snapshot.Snapshot, pods: Iterable[PodPlan]) -> None:
+    """Refuse names that would become other paths than one directory: they come from manifests."""
+    names = [("Node", name) for name in picture.nodes] + [("Host", name) for name in picture.hosts]
+    for pod in pods:
+        names += [("Pod", pod.name), ("Namespace", pod.namespace), ("UID", pod.uid)]
+    for kind, name in names:
+        if not NAME.fullmatch(name):
+            raise errors.LabError(f"{kind} {name!r}: a lab builds only what has a name of letters, digits, '-' and '.'")
 
 
 def _refuse_shared_addresses(parties: Iterable[PodPlan | HostPlan]) -> None:

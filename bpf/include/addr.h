@@ -64,10 +64,12 @@ static __always_inline bool addr_is_loopback(const struct addr6 *address, __u8 f
 	       (!address->word[3] || address->word[3] == bpf_htonl(1));
 }
 
+enum { NW_PROTO_TCP = 6, NW_PROTO_UDP = 17, NW_PROTO_SCTP = 132, NW_PROTO_UDPLITE = 136 };
+
 /* Only these have ports that policies can name; UDP-Lite and all others are judged by their number alone. */
 static __always_inline bool protocol_has_ports(__u8 protocol)
 {
-	return protocol == 6 || protocol == 17 || protocol == 132;
+	return protocol == NW_PROTO_TCP || protocol == NW_PROTO_UDP || protocol == NW_PROTO_SCTP;
 }
 
 /* The same connection, told from its reply. */

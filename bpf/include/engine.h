@@ -19,6 +19,8 @@
 
 #define NW_MAP(name) ((void *)bpf_pseudo_fd(1, NW_FD_##name))
 #define NW_LOOKUP(name, key) bpf_map_lookup_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key))
+#define NW_UPDATE(name, key, value) bpf_map_update_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key), (void *)(value), 0)
+#define NW_DELETE(name, key) bpf_map_delete_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key))
 
 #else
 

@@ -3,8 +3,8 @@
  * A packet, parsed as far as policy needs it. Nothing read here is trusted: a header that cannot be read or followed
  * makes the packet malformed, never allowed by accident.
  *
- * conntrack has put fragments together before our hooks. Should one get here, what follows its first part has no
- * ports, so only rows that hold for every port match it.
+ * conntrack has put fragments together before every hook that judges. Should one get there, what follows its first
+ * part has no ports, so only rows that hold for every port match it.
  */
 #ifndef NODEWALL_PACKET_H
 #define NODEWALL_PACKET_H

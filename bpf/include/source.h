@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Whether a packet's source address is its sender's. Checked before conntrack and routing: later the node itself
- * would have answered a forged packet, or conntrack taken it for a reply.
+ * Whether a packet's source address is its sender's. Checked before reassembly, conntrack and routing: later a forged
+ * fragment would be in somebody's datagram, conntrack have taken a forged packet for a reply, or the node answered it.
  *
  *   1. it comes in by a pod's own interface: the source must be an address of that pod; discovery may also come
  *      from a link-local address or from none (RFC 4861, RFC 3810)

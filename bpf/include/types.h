@@ -146,6 +146,11 @@ struct class_value {
 	__u8 pad1[3];
 };
 
+/*
+ * udp_clients (LRU hash): __u64 socket cookie -> __u32 1. UDP sockets that were made under our eyes and never bound:
+ * what they send, they ask. Of any other it may be an answer (rule A38).
+ */
+
 /* config: array of one, mmapable; user space stores each word at once. */
 struct config_value {
 	__u32 generation;

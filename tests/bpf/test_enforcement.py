@@ -37,6 +37,17 @@ def test_egress_that_no_rule_allows_fails_at_once_with_eacces(rig: conftest.Rig,
     assert all(event.destination == target and event.pid > 0 and event.command for event in denied)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_udp_server_without_any_egress_answers_rule_a38(rig: conftest.Rig, version: int) -> None:
+    first, second = rig.node.pods
+    rig.datapath.apply(states.pods(rig.node, egress={}))
+    with first.started(traffic.listens(PORT)) as ready:
+        ready()
+        assert second.run(traffic.asks(_address(first, version), PORT)) == 0
+        assert rig.node.outside.run(traffic.asks(_address(first, version), PORT)) == 0
+    assert first.run(traffic.asks(_address(second, version), PORT)) == errno.EACCES, "who never bound asks"
+
+
 def test_a_mapped_address_is_judged_as_ipv4_at_connect_and_sendmsg_rule_a24(rig: conftest.Rig) -> None:
     first, second = rig.node.pods
     mapped = _mapped(second.address4)

@@ -17,6 +17,9 @@ from tests.bpf import conftest, judge
 pytestmark = pytest.mark.root
 
 BUDGET = {
+    "nw_sock_create": 100,
+    "nw_post_bind4": 60,
+    "nw_post_bind6": 60,
     "nw_connect4": 6_500,
     "nw_connect6": 12_500,
     "nw_sendmsg4": 4_500,

@@ -96,6 +96,12 @@ def test_an_error_becomes_one_line_and_an_exit_code(error: errors.NodewallError,
     assert result.stderr == f"agentctl: {error}\n"
 
 
+def test_a_network_is_one_cell_and_not_all_its_addresses() -> None:
+    everything = ipaddress.ip_network("::/0")
+    assert output.cell_text((everything,)) == "::/0"
+    assert output.plain({"blocks": (everything,)}) == {"blocks": ["::/0"]}
+
+
 def test_an_error_text_is_escaped_line_by_line() -> None:
     @click.command()
     def fails() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent import errors
-from agent.lab import comparison, exchange, kernel, lab, plan, removal, rundir
+from agent.lab import agents, comparison, exchange, kernel, lab, plan, removal, rundir
 from agent.model import net
 from tests.lab import manifests
 
@@ -183,7 +183,7 @@ def test_a_finished_pod_loses_its_namespace_and_keeps_its_manifest(running: lab.
     ]
     running.apply(finished)
     assert "x/b" not in running.plan.pods
-    assert (running.paths.manifests / "pod-x-b.yaml").exists()
+    assert (running.paths.manifests / "pod_x_b.yaml").exists()
     running.apply(DOCUMENTS)
     assert running.probe([exchange.ProbeRequest(source="x/b", destination="x/c", port=80)])[0].allowed
 
@@ -198,6 +198,14 @@ def test_a_failed_build_leaves_nothing() -> None:
     same_port = [manifests.pod(pod, hostNetwork=True, ports=("7000/TCP",)) for pod in "ab"]
     with pytest.raises(errors.LabError, match="cannot listen on 7000/TCP"):
         lab.Lab(name=name, agents=False).up(same_port)
+    assert not _traces(name)
+
+
+def test_an_agent_that_ends_is_shown_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = _name("a")
+    monkeypatch.setattr(agents, "flags", lambda *_: ["--no-such-flag"])
+    with pytest.raises(errors.LabError, match=r"the agent of node-1 ended:(.|\n)*--no-such-flag|required"):
+        lab.Lab(name=name).up([manifests.pod("a")])
     assert not _traces(name)
 
 

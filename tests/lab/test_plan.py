@@ -126,6 +126,15 @@ def test_host_network_pods_get_no_namespace_and_no_cni_entry() -> None:
     assert [order["netns"] for order in built["processes"]] == [str(PATHS.node_netns("node-1"))] * 2
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", ".", "a\0b"])
+def test_no_name_of_a_manifest_becomes_a_path(name: str) -> None:
+    spoilt = manifests.pod("a")
+    spoilt["metadata"]["uid"] = name
+    for document in (manifests.pod(name), manifests.node(name, "10.0.0.9"), manifests.host(name, "10.0.0.8"), spoilt):
+        with pytest.raises(errors.LabError, match="a lab builds only"):
+            _plan(document)
+
+
 @pytest.mark.parametrize("name", ["", "../x", "A", "a" * 17, "-a", "a-", "a/b"])
 def test_a_labs_name_cannot_leave_its_directory(name: str) -> None:
     with pytest.raises(errors.InvalidInput):

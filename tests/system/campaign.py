@@ -166,6 +166,10 @@ class Field:
             mark=aim_.new_mark(),
         )
 
+    def _neighbours(self, victim: str) -> bool:
+        """Tell whether the attacker and the victim hang on one bridge."""
+        return self._lab.topology is plan.Topology.BRIDGE and self._lab.plan.pods[victim].node == "node-1"
+
     def shoot(self, phase: Phase) -> Iterator[Shot]:
         """Run every attack against both victims in both families."""
         for victim, family in itertools.product(FRIENDS, net.Family):
@@ -196,7 +200,7 @@ class Field:
             aim = self.aim(ATTACKER, victim, family)
             yield name, attacker.ask(do="use", name=name, aim=aim.encode())["outcome"], aim.traces
         for attack in self._attacks:
-            if family.value in attack["families"]:
+            if family.value in attack["families"] and attack["neighbours"] in (None, self._neighbours(victim)):
                 aim = self.aim(ATTACKER, victim, family)
                 outcome = attacker.ask(do="attack", name=attack["name"], aim=aim.encode())["outcome"]
                 yield attack["name"], outcome, aim.traces

@@ -103,7 +103,7 @@ def by_tier() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def cluster() -> Iterator[lab.Lab]:
-    with lab.Lab(name="churn") as each:
+    with lab.Lab(name=f"test-{os.getpid()}") as each:
         each.up(CLUSTER + by_app())
         yield each
 

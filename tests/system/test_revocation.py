@@ -41,6 +41,7 @@ SERVICE: resolve.Document = {
     "spec": {"selector": {"role": "behind"}, "ports": [{"port": PORT}, {"port": PORT, "protocol": "UDP", "name": "u"}]},
 }
 SERVICE["spec"]["ports"][0]["name"] = "t"
+BEFORE_IT = "UDP sendto(), bound port"
 ABOUT_IT = "ICMP error, about no connection"
 """About a datagram from the victim to the sender: here there was one, the answer."""
 CAST = [
@@ -196,9 +197,9 @@ def test_after_a_revocation_not_even_icmp_errors_about_the_old_flow_pass(
         ports = {"port": PORT + 1, "friend_port": PORT + 1, "source_port": 33033}
         sender.ask(do="resolve", addresses=[address])
         arrived = []
-        for allowed, attack in ((True, "UDP sendto()"), (True, ABOUT_IT), (False, ABOUT_IT)):
+        for allowed, attack in ((True, BEFORE_IT), (True, ABOUT_IT), (False, ABOUT_IT)):
             stage.lab.apply([*CAST, policy("Ingress", allowed=allowed)])
-            aim = aim_.Aim(**ends, **ports, mark=aim_.new_mark())
+            aim = aim_.decode({**ends, **ports, "mark": aim_.new_mark()})
             assert sender.ask(do="attack", name=attack, aim=aim.encode())["outcome"] == "sent"
             time.sleep(0.1)
             arrived += receiver.ask(do="count", wanted=[[aim.payload.hex()]])["frames"]

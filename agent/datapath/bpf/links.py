@@ -28,8 +28,12 @@ NFPROTO_IPV6 = 10
 PRE_ROUTING = 0
 LOCAL_IN = 1
 FORWARD = 2
-BEFORE_CONNTRACK = -290
-"""After defragmentation (-400) and raw (-300), before conntrack (-200): a forged packet must not open an entry."""
+DEFRAGMENTATION = -400
+"""NF_IP_PRI_CONNTRACK_DEFRAG: only behind it may a link ask for whole packets."""
+BEFORE_DEFRAGMENTATION = -450
+"""Before conntrack, where a forged packet would open an entry, and before fragments are put together: a forged one
+would end up in the datagram of the pod whose address it carries, and that pod's own last fragment would vouch for it.
+"""
 AFTER_FILTER = 10
 """After iptables and kube-proxy (0), so that their REJECT of a Service without endpoints comes first; never equal."""
 
@@ -45,8 +49,8 @@ class Hook:
 
 
 HOOKS = (
-    Hook("nw_source4", NFPROTO_IPV4, PRE_ROUTING, BEFORE_CONNTRACK),
-    Hook("nw_source6", NFPROTO_IPV6, PRE_ROUTING, BEFORE_CONNTRACK),
+    Hook("nw_source4", NFPROTO_IPV4, PRE_ROUTING, BEFORE_DEFRAGMENTATION),
+    Hook("nw_source6", NFPROTO_IPV6, PRE_ROUTING, BEFORE_DEFRAGMENTATION),
     Hook("nw_forward4", NFPROTO_IPV4, FORWARD, AFTER_FILTER),
     Hook("nw_forward6", NFPROTO_IPV6, FORWARD, AFTER_FILTER),
     Hook("nw_local4", NFPROTO_IPV4, LOCAL_IN, AFTER_FILTER),
@@ -182,7 +186,8 @@ def _link_free(program: int, hook: Hook) -> int:
 
 
 def _link_at(program: int, hook: Hook) -> int:
-    where = syscalls.NetfilterHook(family=hook.family, number=hook.number, priority=hook.priority, defrag=True)
+    defrag = hook.priority > DEFRAGMENTATION
+    where = syscalls.NetfilterHook(family=hook.family, number=hook.number, priority=hook.priority, defrag=defrag)
     try:
         return syscalls.link_netfilter(program, where)
     except OSError as error:

@@ -23,6 +23,8 @@ from agent.datapath.bpf import layout, rows, syscalls
 
 EVENTS_BYTES = 4 << 20
 """Ring size: a power of two of pages. 35 000 events, a third of a second at 100 000 a second."""
+UDP_CLIENTS = 1 << 15
+"""UDP sockets known as clients; of those forgotten under pressure only the packet layer judges what they send."""
 CONFIG_KEY = bytes(4)
 POSSIBLE_CPUS = pathlib.Path("/sys/devices/system/cpu/possible")
 
@@ -54,6 +56,7 @@ def shapes() -> tuple[Shape, ...]:
         *tables,
         Shape("config", syscalls.MapType.ARRAY, 4, layout.CONFIG_BYTES, 1, syscalls.F_MMAPABLE),
         Shape("counters", syscalls.MapType.PERCPU_ARRAY, 4, 8, len(layout.Counter), 0),
+        Shape("udp_clients", syscalls.MapType.LRU_HASH, 8, 4, UDP_CLIENTS, 0),
         Shape("events", syscalls.MapType.RINGBUF, 0, 0, EVENTS_BYTES, 0),
     )
 

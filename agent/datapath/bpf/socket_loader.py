@@ -21,12 +21,24 @@ from agent import errors
 from agent.datapath.bpf import artifacts, maps, syscalls
 
 ATTACH_TYPES = {
+    # first, so that a socket made while the others are attached is known
+    "nw_sock_create": syscalls.AttachType.CGROUP_INET_SOCK_CREATE,
+    "nw_post_bind4": syscalls.AttachType.CGROUP_INET4_POST_BIND,
+    "nw_post_bind6": syscalls.AttachType.CGROUP_INET6_POST_BIND,
     "nw_connect4": syscalls.AttachType.CGROUP_INET4_CONNECT,
     "nw_connect6": syscalls.AttachType.CGROUP_INET6_CONNECT,
     "nw_sendmsg4": syscalls.AttachType.CGROUP_UDP4_SENDMSG,
     "nw_sendmsg6": syscalls.AttachType.CGROUP_UDP6_SENDMSG,
 }
 """Program -> where it belongs; the expected attach type must be given at load."""
+SOCKET_LIFE = frozenset(
+    {
+        syscalls.AttachType.CGROUP_INET_SOCK_CREATE,
+        syscalls.AttachType.CGROUP_INET4_POST_BIND,
+        syscalls.AttachType.CGROUP_INET6_POST_BIND,
+    }
+)
+"""Hooks whose programs see a socket, not an address."""
 SOURCE = "socket.bpf.c"
 EXIT_REJECTED = 1
 EXIT_NO_BCC = 3
@@ -65,7 +77,8 @@ def main() -> int:
     try:
         module = bcc.BPF(src_file=str(found.sources / SOURCE).encode(), cflags=flags)
         for name, attach_type in ATTACH_TYPES.items():
-            program = module.load_func(name, bcc.BPF.CGROUP_SOCK_ADDR, attach_type=int(attach_type))
+            kind = bcc.BPF.CGROUP_SOCK if attach_type in SOCKET_LIFE else bcc.BPF.CGROUP_SOCK_ADDR
+            program = module.load_func(name, kind, attach_type=int(attach_type))
             syscalls.pin(program.fd, arguments.programs / name)
     except Exception as error:  # noqa: BLE001 - bcc raises bare Exception
         sys.stderr.write(f"{error}\n")

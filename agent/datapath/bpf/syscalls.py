@@ -65,6 +65,7 @@ class MapType(enum.IntEnum):
     HASH = 1
     ARRAY = 2
     PERCPU_ARRAY = 6
+    LRU_HASH = 9
     LPM_TRIE = 11
     RINGBUF = 27
 
@@ -72,8 +73,11 @@ class MapType(enum.IntEnum):
 class AttachType(enum.IntEnum):
     """enum bpf_attach_type."""
 
+    CGROUP_INET_SOCK_CREATE = 2
     CGROUP_INET4_CONNECT = 10
     CGROUP_INET6_CONNECT = 11
+    CGROUP_INET4_POST_BIND = 12
+    CGROUP_INET6_POST_BIND = 13
     CGROUP_UDP4_SENDMSG = 14
     CGROUP_UDP6_SENDMSG = 15
     NETFILTER = 45

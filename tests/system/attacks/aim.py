@@ -86,3 +86,5 @@ class Attack:
     name: str
     run: Callable[[Aim], None]
     families: frozenset[int] = BOTH
+    neighbours: bool | None = None
+    """True: works only between neighbours on one bridge; False: only where a node routes; None: everywhere."""

@@ -68,6 +68,14 @@ def other_length(aim: aim_.Aim) -> None:
     link.transmit(packet + b"\xff" * 32, toward=aim.victim)
 
 
+def segmented(aim: aim_.Aim) -> None:
+    """Send one TCP segment larger than the link takes, for the kernel to cut: it crosses the node in one piece."""
+    content = wire.tcp(aim.source, aim.victim, _ports(aim), wire.ACK, aim.payload + b"." * 3000)
+    packet = wire.ip((aim.source, aim.victim), wire.TCP, content)
+    begin = link.ETHERNET_SIZE + len(packet) - len(content)
+    link.transmit_offloaded(packet, toward=aim.victim, transport=begin, checksum=16, size=1000)
+
+
 def _tcp(flags: int) -> functools.partial[None]:
     return functools.partial(tcp, flags=flags)
 
@@ -83,6 +91,7 @@ ATTACKS = (
     aim_.Attack(name="frame, TCP header cut short", run=short_transport),
     aim_.Attack(name="frame, UDP with a wrong checksum", run=zero_checksum),
     aim_.Attack(name="frame, UDP with a longer frame", run=other_length),
+    aim_.Attack(name="frame, TCP larger than the link takes", run=segmented),
     aim_.Attack(name="frame, ICMP echo", run=echo),
     aim_.Attack(name="frame, ICMP echo reply unasked", run=echo_reply),
     aim_.Attack(name="frame, GRE", run=functools.partial(protocol, number=wire.GRE)),

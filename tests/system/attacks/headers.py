@@ -15,6 +15,7 @@ FULL = bytes((1,)) * 39
 """As many options as a header can hold; the last byte ends the list."""
 SECURITY = bytes((130, 11, *bytes(9)))
 
+LINK_ONLY = 255
 TYPE2_OF_ANOTHER = 200
 """A routing header type nobody defines; with no segments left a node ignores it (RFC 8200 4.4)."""
 
@@ -57,11 +58,11 @@ def nothing_follows(aim: aim_.Aim) -> None:
     link.transmit(wire.ip6((aim.source, aim.victim), wire.NO_NEXT_HEADER, aim.payload), toward=aim.victim)
 
 
-def discovery(aim: aim_.Aim, kind: int) -> None:
-    """Send a payload as neighbour or listener discovery, which is always let through (rule A41), but routed."""
+def discovery(aim: aim_.Aim, kind: int, ttl: int = wire.DEFAULT_TTL) -> None:
+    """Send a payload as neighbour or listener discovery, which is always let through on a link (rule A41)."""
     body = bytes(4) + wire.packed(aim.victim) + aim.payload
     message = wire.icmp(aim.source, aim.victim, (kind, 0), body)
-    link.transmit(wire.ip6((aim.source, aim.victim), wire.ICMPV6, message), toward=aim.victim)
+    link.transmit(wire.ip6((aim.source, aim.victim), wire.ICMPV6, message, ttl=ttl), toward=aim.victim)
 
 
 def _options(name: str, options: bytes) -> aim_.Attack:
@@ -77,6 +78,13 @@ def _chain(name: str, *kinds: int) -> aim_.Attack:
 def _discovery(name: str, kind: int) -> aim_.Attack:
     run = functools.partial(discovery, kind=kind)
     return aim_.Attack(name=f"payload as {name}", run=run, families=aim_.ONLY6)
+
+
+def _fresh(name: str, kind: int, *, neighbours: bool) -> aim_.Attack:
+    """Return discovery with the hop limit of a packet nobody routed: a node that routes it counts it down."""
+    run = functools.partial(discovery, kind=kind, ttl=LINK_ONLY)
+    where = "on the link" if neighbours else "routed"
+    return aim_.Attack(name=f"{name}, {where}", run=run, families=aim_.ONLY6, neighbours=neighbours)
 
 
 ATTACKS = (
@@ -102,6 +110,11 @@ ATTACKS = (
     _discovery("neighbour solicitation", 135),
     _discovery("neighbour advertisement", 136),
     _discovery("redirect", 137),
+    _fresh("router advertisement, hop limit 255", 134, neighbours=False),
+    _fresh("neighbour solicitation, hop limit 255", 135, neighbours=False),
+    _fresh("redirect, hop limit 255", 137, neighbours=False),
+    _fresh("router advertisement, hop limit 255", 134, neighbours=True),
+    _fresh("redirect, hop limit 255", 137, neighbours=True),
     _discovery("listener query", 130),
     _discovery("listener report", 143),
 )

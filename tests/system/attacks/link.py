@@ -10,6 +10,7 @@ import functools
 import ipaddress
 import json
 import socket
+import struct
 import subprocess
 import time
 
@@ -18,6 +19,12 @@ from tests.system.attacks import wire
 INTERFACE = "eth0"
 NEIGHBOUR_WAIT_S = 2.0
 DISCARD_PORT = 9
+ETHERNET_SIZE = 14
+SOL_PACKET = 263
+PACKET_VNET_HDR = 15
+NEEDS_CHECKSUM = 1
+GSO_TCP4 = 1
+GSO_TCP6 = 4
 
 
 def interface_mac() -> bytes:
@@ -80,6 +87,19 @@ def transmit(packet: bytes, *, toward: str, tags: tuple[int, ...] = ()) -> None:
         content = b"\0\0" + kind.to_bytes(2, "big") + content
         kind = tag
     send_frame(wire.ethernet(next_hop_mac(toward), interface_mac(), kind, content))
+
+
+def transmit_offloaded(packet: bytes, *, toward: str, transport: int, checksum: int, size: int) -> None:
+    """Send a TCP packet and leave checksum and segmentation to the link (struct virtio_net_hdr)."""
+    v4 = packet[0] >> 4 == 4
+    kind = wire.ETH_IPV4 if v4 else wire.ETH_IPV6
+    head = struct.pack(
+        "=BBHHHH", NEEDS_CHECKSUM, GSO_TCP4 if v4 else GSO_TCP6, transport + 20, size, transport, checksum
+    )
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        sock.bind((INTERFACE, 0))
+        sock.send(head + wire.ethernet(next_hop_mac(toward), interface_mac(), kind, packet))
 
 
 def send_frame(frame: bytes) -> None:

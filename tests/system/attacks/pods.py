@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import os
 import pathlib
@@ -25,8 +26,8 @@ INNER = {4: ("169.254.77.1", "169.254.77.2", 30), 6: ("fd77::1", "fd77::2", 64)}
 """The pod's end, the inner end, and their prefix length."""
 ALL_NODES = "ff02::1"
 ALL_NODES_MAC = bytes.fromhex("333300000001")
-RESOLVE_S = 0.1
-"""The namespace dies with its process: the neighbour must be found before."""
+SENDS, PAUSE_S = 5, 0.04
+"""A link that was just set up loses what is sent before its queue is, and its namespace dies with the sender."""
 OVERRIDE = 0x20000000
 
 
@@ -50,10 +51,11 @@ def announce(aim: aim_.Aim) -> None:
     mac = link.interface_mac()
     if aim.family == 4:
         for kind in (1, 2):
-            message = wire.arp(kind, (mac, aim.friend), (BROADCAST, aim.friend))
+            message = wire.arp(kind, (mac, aim.friend), (BROADCAST, aim.friend)) + aim.payload
             link.send_frame(wire.ethernet(BROADCAST, mac, wire.ETH_ARP, message))
         return
-    body = OVERRIDE.to_bytes(4, "big") + wire.packed(aim.friend) + b"\2\1" + mac
+    options = b"\2\1" + mac + b"\xfd\3" + aim.payload.ljust(22, b"\0")
+    body = OVERRIDE.to_bytes(4, "big") + wire.packed(aim.friend) + options
     message = wire.icmp(aim.friend, ALL_NODES, (136, 0), body)
     packet = wire.ip6((aim.friend, ALL_NODES), wire.ICMPV6, message, ttl=255)
     link.send_frame(wire.ethernet(ALL_NODES_MAC, mac, wire.ETH_IPV6, packet))
@@ -62,7 +64,7 @@ def announce(aim: aim_.Aim) -> None:
 def take_address_udp(aim: aim_.Aim) -> None:
     """Take the friend's address, announce it and send from it."""
     with _address_added(aim):
-        announce(aim)
+        announce(dataclasses.replace(aim, mark=aim_.new_mark()))
         with socket.socket(aim.domain, socket.SOCK_DGRAM) as sock:
             sock.bind((aim.friend, aim.source_port))
             sock.sendto(aim.payload, (aim.victim, aim.port))
@@ -71,7 +73,7 @@ def take_address_udp(aim: aim_.Aim) -> None:
 def take_address_tcp(aim: aim_.Aim) -> None:
     """Take the friend's address, announce it and connect from it."""
     with _address_added(aim):
-        announce(aim)
+        announce(dataclasses.replace(aim, mark=aim_.new_mark()))
         with socket.socket(aim.domain, socket.SOCK_STREAM) as sock:
             sock.settimeout(sockets.PATIENCE_S)
             sock.bind((aim.friend, aim.source_port))
@@ -113,8 +115,9 @@ def _inner(aim: aim_.Aim, ready: int, go: int) -> None:
     with socket.socket(aim.domain, socket.SOCK_DGRAM) as sock:
         sock.bind((own, aim.source_port))
         sock.connect((aim.victim, aim.port))
-        sock.send(aim.payload)
-    time.sleep(RESOLVE_S)
+        for _ in range(SENDS):
+            sock.send(aim.payload)
+            time.sleep(PAUSE_S)
 
 
 def nested(aim: aim_.Aim) -> None:
@@ -159,6 +162,7 @@ def _become_inner(aim: aim_.Aim, ready: int, go: int) -> None:
 
 
 ATTACKS = (
+    aim_.Attack(name="announces the admitted pod's address", run=announce, neighbours=True),
     aim_.Attack(name="takes the admitted pod's address, UDP", run=take_address_udp),
     aim_.Attack(name="takes the admitted pod's address, TCP", run=take_address_tcp),
     aim_.Attack(name="nested network namespace", run=nested),

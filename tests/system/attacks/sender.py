@@ -58,7 +58,10 @@ class Sender:
         aim = aim_.decode(command["aim"]) if "aim" in command else None
         match command["do"], aim:
             case "attacks", None:
-                known = [{"name": a.name, "families": sorted(a.families)} for a in self._attacks.values()]
+                known = [
+                    {"name": a.name, "families": sorted(a.families), "neighbours": a.neighbours}
+                    for a in self._attacks.values()
+                ]
                 return {"attacks": known}
             case "resolve", None:
                 for address in command["addresses"]:

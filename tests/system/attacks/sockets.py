@@ -1,7 +1,7 @@
 """Ordinary sockets, in every way that ends in a packet: what the socket layer must see, each by its own door.
 
-A refusal surfaces as OSError; silence as TimeoutError, which is one. Every socket is bound to the attempt's own
-source port, so that a SYN without payload is known by its ports.
+A refusal surfaces as OSError; silence as TimeoutError, which is one. TCP sockets are bound to the attempt's own source
+port, so that a SYN without payload is known by its ports.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ def opened(aim: aim_.Aim, kind: socket.SocketKind, protocol: int = 0) -> Iterato
         yield sock
 
 
+@contextlib.contextmanager
+def unbound(aim: aim_.Aim, protocol: int = 0) -> Iterator[socket.socket]:
+    """Give a datagram socket as clients have them: the kernel picks the port at the first send."""
+    with socket.socket(aim.domain, socket.SOCK_DGRAM, protocol) as sock:
+        sock.settimeout(PATIENCE_S)
+        yield sock
+
+
 def tcp_connect(aim: aim_.Aim) -> None:
     """Connect and speak."""
     with opened(aim, socket.SOCK_STREAM) as sock:
@@ -40,27 +48,40 @@ def tcp_connect(aim: aim_.Aim) -> None:
 
 def udp_connect(aim: aim_.Aim) -> None:
     """Send on a connected UDP socket."""
-    with opened(aim, socket.SOCK_DGRAM) as sock:
+    with unbound(aim) as sock:
         sock.connect((aim.victim, aim.port))
         sock.send(aim.payload)
 
 
 def udp_sendto(aim: aim_.Aim) -> None:
     """Send on an unconnected UDP socket."""
+    with unbound(aim) as sock:
+        sock.sendto(aim.payload, (aim.victim, aim.port))
+
+
+def bound_udp_connect(aim: aim_.Aim) -> None:
+    """Send on a connected UDP socket with a port of its own, as a server would to answer."""
+    with opened(aim, socket.SOCK_DGRAM) as sock:
+        sock.connect((aim.victim, aim.port))
+        sock.send(aim.payload)
+
+
+def bound_udp_sendto(aim: aim_.Aim) -> None:
+    """Send on an unconnected UDP socket with a port of its own, as a server would to answer."""
     with opened(aim, socket.SOCK_DGRAM) as sock:
         sock.sendto(aim.payload, (aim.victim, aim.port))
 
 
 def udp_sendto_elsewhere(aim: aim_.Aim) -> None:
     """Connect to the pod itself, which is always allowed, then name the victim in sendto()."""
-    with opened(aim, socket.SOCK_DGRAM) as sock:
+    with unbound(aim) as sock:
         sock.connect((aim.source, DISCARD_PORT))
         sock.sendto(aim.payload, (aim.victim, aim.port))
 
 
 def udp_reconnect(aim: aim_.Aim) -> None:
     """Connect to the pod itself, dissolve the association, then connect to the victim."""
-    with opened(aim, socket.SOCK_DGRAM) as sock:
+    with unbound(aim) as sock:
         sock.connect((aim.source, DISCARD_PORT))
         sock.connect((aim.victim, aim.port))
         sock.send(aim.payload)
@@ -72,7 +93,8 @@ def _mapped(aim: aim_.Aim, kind: socket.SocketKind) -> Iterator[socket.socket]:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.settimeout(PATIENCE_S)
-        sock.bind((f"::ffff:{aim.source}", aim.source_port))
+        if kind == socket.SOCK_STREAM:
+            sock.bind((f"::ffff:{aim.source}", aim.source_port))
         yield sock
 
 
@@ -121,14 +143,14 @@ def multipath(aim: aim_.Aim) -> None:
 
 def lite_connect(aim: aim_.Aim) -> None:
     """Send on a connected UDP-Lite socket."""
-    with opened(aim, socket.SOCK_DGRAM, wire.UDPLITE) as sock:
+    with unbound(aim, wire.UDPLITE) as sock:
         sock.connect((aim.victim, aim.port))
         sock.send(aim.payload)
 
 
 def lite_sendto(aim: aim_.Aim) -> None:
     """Send on an unconnected UDP-Lite socket."""
-    with opened(aim, socket.SOCK_DGRAM, wire.UDPLITE) as sock:
+    with unbound(aim, wire.UDPLITE) as sock:
         sock.sendto(aim.payload, (aim.victim, aim.port))
 
 
@@ -143,6 +165,8 @@ ATTACKS = (
     aim_.Attack(name="TCP connect()", run=tcp_connect),
     aim_.Attack(name="UDP connect(), send()", run=udp_connect),
     aim_.Attack(name="UDP sendto()", run=udp_sendto),
+    aim_.Attack(name="UDP connect(), send(), bound port", run=bound_udp_connect),
+    aim_.Attack(name="UDP sendto(), bound port", run=bound_udp_sendto),
     aim_.Attack(name="UDP connected to itself, sendto() the victim", run=udp_sendto_elsewhere),
     aim_.Attack(name="UDP connected to itself, connect() again", run=udp_reconnect),
     aim_.Attack(name="IPv4-mapped, TCP connect()", run=mapped_connect, families=aim_.ONLY4),

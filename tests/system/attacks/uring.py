@@ -146,7 +146,7 @@ def sendmsg(aim: aim_.Aim, flags: int) -> None:
     vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(payload), len(aim.payload)))
     message = struct.pack("=QQQQ", ctypes.addressof(name), len(name) - 1, ctypes.addressof(vector), 1)
     head = ctypes.create_string_buffer(message.ljust(56, b"\0"))
-    with sockets.opened(aim, socket.SOCK_DGRAM) as sock, _opened(flags) as ring:
+    with sockets.unbound(aim) as sock, _opened(flags) as ring:
         sock.settimeout(None)
         ring.run(_entry(OP_SENDMSG, sock, address=ctypes.addressof(head), length=1))
 

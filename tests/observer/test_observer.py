@@ -1,0 +1,118 @@
+"""The thread that reads the ring: batches, bounds, and the kernel's own losses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+
+from agent.model import verdict
+from agent.observer import history, observer, stream
+from tests.support import agents
+
+
+class Ring:
+    """A reader over an eventfd: batches are put in by the test."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.batches: list[Sequence[agents.Event]] = []
+
+    def put(self, batch: Sequence[agents.Event]) -> None:
+        self.batches.append(batch)
+        os.eventfd_write(self.fd, 1)
+
+    def read(self) -> Sequence[agents.Event]:
+        if not self.batches:
+            return ()
+        os.eventfd_read(self.fd)
+        os.eventfd_write(self.fd, max(0, len(self.batches) - 1))
+        return self.batches.pop(0)
+
+
+class World:
+    """An observer with a ring, a clock, and a kernel that counts losses."""
+
+    def __init__(self) -> None:
+        """Start with the state of `agents.enforced` as generation 1."""
+        self.ring = Ring()
+        self.clock = agents.ManualClock()
+        self.kernel_lost = 5
+        self.stream = stream.Stream(clock=self.clock)
+        past = history.History()
+        past.enforced(1, agents.enforced(), agents.cluster())
+        self.observer = observer.Observer(
+            node="n1",
+            reader=self.ring,
+            kernel_lost=lambda: self.kernel_lost,
+            history=past,
+            stream=self.stream,
+            clock=self.clock,
+        )
+
+
+def test_events_become_verdicts_on_the_wall_clock() -> None:
+    world = World()
+    world.ring.put([agents.Event(time_ns=world.clock.now_ns)])
+    assert world.observer.read_once() == 1
+    (event,) = world.stream.stored()
+    assert event.destination.pod == "b"
+    assert event.time_ns == world.clock.unix_ns()
+
+
+def test_of_a_batch_that_is_too_large_the_newest_are_kept_and_the_others_counted() -> None:
+    async def scenario() -> None:
+        world = World()
+        with world.stream.subscribe() as subscription:
+            world.ring.put([agents.Event(source_port=port) for port in range(observer.BATCH + 7)])
+            world.observer.read_once()
+            assert world.observer.dropped == 7
+            assert world.stream.stored()[0].source.port == 7
+            async with asyncio.timeout(5):
+                told = {await anext(items) for items in [subscription.items()] for _ in range(2)}
+            # The reader's own queue is shorter than a batch, so it lost some more.
+            assert verdict.Lost(count=7, where="queue") in told
+
+    asyncio.run(scenario())
+
+
+def test_events_of_other_programs_are_counted_and_stop_nothing() -> None:
+    world = World()
+    world.ring.put([agents.Event(reason=77), agents.Event()])
+    world.observer.read_once()
+    assert world.observer.dropped == 1
+    assert len(world.stream.stored()) == 1
+
+
+def test_readers_are_told_of_what_the_kernels_ring_lost_since_the_start() -> None:
+    async def scenario() -> None:
+        world = World()
+        with world.stream.subscribe() as subscription:
+            world.observer.read_once()
+            world.clock.pass_s(1)
+            world.kernel_lost += 3
+            world.observer.read_once()
+            async with asyncio.timeout(5):
+                assert await anext(subscription.items()) == verdict.Lost(count=3, where="ring")
+
+    asyncio.run(scenario())
+
+
+def test_the_thread_wakes_for_events_and_ends_when_it_is_cancelled() -> None:
+    async def scenario() -> None:
+        world = World()
+        with world.stream.subscribe() as subscription:
+            task = asyncio.create_task(world.observer.run())
+            await asyncio.sleep(0)
+            world.ring.put([agents.Event()])
+            async with asyncio.timeout(5):
+                event = await anext(subscription.items())
+            assert isinstance(event, verdict.VerdictEvent)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await task
+
+    asyncio.run(scenario())

@@ -1,0 +1,98 @@
+"""The stream: nobody blocks, everybody learns what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from agent.model import verdict
+from agent.observer import stream
+from tests.support import agents
+
+
+def numbered(count: int, first: int = 0) -> list[verdict.VerdictEvent]:
+    return [agents.flow(generation=number) for number in range(first, first + count)]
+
+
+async def take(subscription: stream.Subscription, count: int) -> list[verdict.Item]:
+    taken: list[verdict.Item] = []
+    async with asyncio.timeout(5):
+        async for item in subscription.items():
+            taken.append(item)
+            if len(taken) == count:
+                break
+    return taken
+
+
+def test_a_reader_begins_with_the_stored_ones_and_misses_none_after() -> None:
+    async def scenario() -> None:
+        verdicts = stream.Stream(clock=agents.ManualClock())
+        verdicts.publish(numbered(5))
+        with verdicts.subscribe(last=2) as subscription:
+            assert verdicts.readers == 1
+            await asyncio.to_thread(verdicts.publish, numbered(2, 5))
+            assert await take(subscription, 4) == numbered(4, 3)
+        assert verdicts.readers == 0
+
+    asyncio.run(scenario())
+
+
+def test_only_the_newest_are_stored() -> None:
+    verdicts = stream.Stream(clock=agents.ManualClock())
+    verdicts.publish(numbered(stream.STORED + 10))
+    assert verdicts.stored() == tuple(numbered(stream.STORED, 10))
+    assert verdicts.stored(3) == tuple(numbered(3, stream.STORED + 7))
+    assert verdicts.published == stream.STORED + 10
+
+
+def test_a_slow_reader_loses_the_oldest_and_is_told_once_a_second() -> None:
+    async def scenario() -> None:
+        clock = agents.ManualClock()
+        verdicts = stream.Stream(clock=clock)
+        with verdicts.subscribe() as slow:
+            verdicts.publish(numbered(stream.QUEUED + 3))
+            assert await take(slow, 2) == [verdict.Lost(count=3, where="client"), *numbered(1, 3)]
+            verdicts.publish(numbered(stream.QUEUED))
+            verdicts.tell_lost(verdict.Lost(count=4, where="ring"))
+            assert await take(slow, 1) == numbered(1)
+            clock.pass_s(1)
+            told = await take(slow, 2)
+            assert told[1] == verdict.Lost(count=4, where="ring")
+            assert isinstance(told[0], verdict.Lost)
+            assert told[0].where == "client"
+
+    asyncio.run(scenario())
+
+
+def test_one_slow_reader_costs_another_nothing() -> None:
+    async def scenario() -> None:
+        verdicts = stream.Stream(clock=agents.ManualClock())
+        with verdicts.subscribe(), verdicts.subscribe() as quick:
+            for first in range(0, 3 * stream.QUEUED, stream.QUEUED):
+                verdicts.publish(numbered(stream.QUEUED, first))
+                assert await take(quick, stream.QUEUED) == numbered(stream.QUEUED, first)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_reader_does_not_want_takes_no_room_in_its_queue() -> None:
+    async def scenario() -> None:
+        allowed = agents.flow(verdict=verdict.Verdict.FORWARDED)
+        verdicts = stream.Stream(clock=agents.ManualClock())
+        verdicts.publish([allowed])
+        wanted = verdict.Filter(verdict=verdict.Verdict.FORWARDED, namespace="x", pod="b")
+        with verdicts.subscribe(last=9, wanted=wanted) as subscription:
+            verdicts.publish(numbered(2 * stream.QUEUED))
+            verdicts.publish([allowed])
+            assert await take(subscription, 2) == [allowed, allowed]
+        assert verdicts.stored(wanted=wanted) == (allowed, allowed)
+
+    asyncio.run(scenario())
+
+
+def test_a_filter_wants_name_and_namespace_of_one_end() -> None:
+    event = agents.flow(destination=dataclasses.replace(agents.flow().destination, namespace="y"))
+    assert verdict.Filter(namespace="x", pod="a").admits(event)
+    assert verdict.Filter(namespace="y").admits(event)
+    assert not verdict.Filter(namespace="x", pod="b").admits(event)
+    assert not verdict.Filter(verdict=verdict.Verdict.FORWARDED).admits(event)
