@@ -20,7 +20,7 @@ BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -lE '^\#!.*python' scripts/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo bench lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-vm bench lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -90,6 +90,10 @@ test: check kernel
 
 demo: setup preflight
 	@$(BIN)/agentctl lab demo $(ARGS)
+
+# On other kernels, emulated: minutes, and the first time a download (scripts/vm).
+test-vm: setup
+	@$(BIN)/python -m tests.vm $(ARGS)
 
 bench: setup preflight
 	@$(BIN)/python -m tests.bench $(ARGS)

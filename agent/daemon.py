@@ -37,6 +37,8 @@ from agent.rpc import agent_server, describe, service
 from agent.sources import inotify, manifests
 
 PROGRAM = "nodewall-agent"
+NAMES_WAIT_S = 10.0
+"""Longest that verdicts wait for the first policy to be enforced; after that they are told without names."""
 
 
 def main() -> None:
@@ -131,7 +133,7 @@ async def run(config: config_.Config) -> None:
                 "denials": log_denials(verdicts),
             }
             if watcher is not None:
-                tasks["observer"] = watcher.run()
+                tasks["observer"] = observe(watcher, loop)
             async with agent_server.serving(api, config.socket):
                 await supervise(tasks, reread=functools.partial(read_again, source, pods, loop))
     log.info("ended; the policy stays in force", node=config.node)
@@ -169,6 +171,14 @@ async def follow_sandboxes(pods: sandboxes.SandboxWatch, loop: reconciler.Reconc
                 addresses = ",".join(str(address) for address in one.addresses)
                 log.info(change, pod=f"{one.namespace}/{one.pod}", addresses=addresses, netns_cookie=one.netns_cookie)
         before = now
+
+
+async def observe(watcher: observer.Observer, loop: reconciler.Reconciler) -> None:
+    """Read verdicts once their policies have names; those of the time without an agent wait in the ring until then."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(NAMES_WAIT_S):
+            await loop.reached(0)
+    await watcher.run()
 
 
 async def log_denials(verdicts: stream.Stream) -> None:

@@ -82,6 +82,7 @@ def _only(found: list[pathlib.Path], lab: str | None, node: str | None) -> pathl
             raise errors.InvalidInput(field=field, value=value, remedy=f"no agent runs there; {_known()}")
         case _:
             field, value = ("--node", node) if lab is not None else ("--lab", lab)
+            value = value or "(not given)"
             choices = "".join(f"\n  {option_text(path)}" for path in found)
             raise errors.InvalidInput(field=field, value=value, remedy=f"several agents run; choose one:{choices}")
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent import errors
+from agent import errors, patience
 from agent.lab import plan, removal, rundir
 from agent.sources import manifests
 
@@ -88,12 +88,14 @@ class Watch:
     def wait(self, lab: plan.LabPlan, timeout_s: float) -> None:
         """Return when every agent enforces the manifests as they are now, on every pod; LabError if one does not."""
         wanted = manifests.digest(self._paths.manifests)
+        timeout_s = patience.seconds(timeout_s)
+        pause_s = patience.seconds(PAUSE_S)
         deadline = time.monotonic() + timeout_s
         for node in lab.nodes:
             pods = [pod for pod in lab.pods.values() if pod.node == node and not pod.host_network]
             reason = "it does not answer"
             while reason:
-                time.sleep(PAUSE_S)
+                time.sleep(pause_s)
                 with contextlib.suppress(errors.Unreachable):
                     reason = _lacks(self.status(node), wanted, len(pods))
                 if reason and not removal.processes(cgroup(node, self._paths)):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from agent import patience
 from agent.lab import sctp
 
 RESEND_S = 0.1
@@ -162,7 +163,7 @@ class Attempts:
             self._finish(one, error=error.errno or errno.EIO)
 
     def _send(self, one: Try) -> None:
-        one.resend_at = time.monotonic() + RESEND_S
+        one.resend_at = time.monotonic() + patience.seconds(RESEND_S)
         if one.handle is None:
             return
         if not one.packet:

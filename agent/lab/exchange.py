@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent import errors
+from agent import errors, patience
 from agent.lab import plan, rundir
 from agent.model import net
 
@@ -60,17 +60,18 @@ def probe(
     requests: Sequence[tuple[ProbeRequest, net.Address]], paths: rundir.RunDirectory, timeout_s: float
 ) -> list[ProbeResult]:
     """Try every request at once; LabError if a process does not answer."""
+    timeout_s, grace_s = patience.seconds(timeout_s), patience.seconds(GRACE_S)
     by_source: dict[str, list[int]] = {}
     for index, (request, _address) in enumerate(requests):
         by_source.setdefault(request.source, []).append(index)
     found: list[ProbeResult | None] = [None] * len(requests)
     with contextlib.ExitStack() as stack:
         asked = {
-            source: stack.enter_context(_ask(source, [requests[index] for index in indexes], paths, timeout_s))
+            source: stack.enter_context(_ask(source, [requests[index] for index in indexes], paths, timeout_s, grace_s))
             for source, indexes in by_source.items()
         }
         for source, connection in asked.items():
-            for index, answer in zip(by_source[source], _answer(source, connection, timeout_s), strict=True):
+            for index, answer in zip(by_source[source], _answer(source, connection, timeout_s + grace_s), strict=True):
                 request, address = requests[index]
                 found[index] = ProbeResult(request=request, address=address, **answer)
     return [result for result in found if result is not None]
@@ -81,6 +82,7 @@ def _ask(
     requests: Sequence[tuple[ProbeRequest, net.Address]],
     paths: rundir.RunDirectory,
     timeout_s: float,
+    grace_s: float,
 ) -> socket.socket:
     order: Mapping[str, Any] = {
         "timeout_s": timeout_s,
@@ -95,7 +97,7 @@ def _ask(
         ],
     }
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout_s + GRACE_S)
+    connection.settimeout(timeout_s + grace_s)
     try:
         connection.connect(os.fspath(paths.server_socket(plan.key(source))))
         connection.sendall(json.dumps(order).encode() + b"\n")
@@ -114,6 +116,6 @@ def _answer(source: str, connection: socket.socket, timeout_s: float) -> list[di
                 raise errors.LabError(f"the process of {source} died while it was asked")
             received += chunk
     except TimeoutError as error:
-        raise errors.LabError(f"the process of {source} did not answer in {timeout_s + GRACE_S:.1f} s") from error
+        raise errors.LabError(f"the process of {source} did not answer in {timeout_s:.1f} s") from error
     answers: list[dict[str, Any]] = json.loads(received)
     return answers

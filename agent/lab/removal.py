@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from agent import errors
+from agent import errors, patience
 from agent.lab import kernel, rundir
 
 PATIENCE_S = 5.0
@@ -51,7 +51,7 @@ def remove_namespace(path: pathlib.Path) -> None:
 
 def kill_cgroups(directories: Sequence[pathlib.Path]) -> None:
     """Kill every process in cgroups and below, and wait until they are gone; LabError if one stays."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience.seconds(PATIENCE_S)
     left = list(directories)
     while left := [directory for directory in left if processes(directory)]:
         for directory in left:
@@ -84,7 +84,7 @@ def processes(directory: pathlib.Path) -> list[int]:
 
 def remove_cgroup(directory: pathlib.Path) -> None:
     """Remove a cgroup without processes and those below it; LabError if the kernel does not let go."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience.seconds(PATIENCE_S)
     while directory.exists():
         for path, _names, _files in os.walk(directory, topdown=False):
             with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ import sys
 import time
 from typing import Any
 
+from agent import patience
 from agent.lab import kernel, pod
 
 READY_TIMEOUT_S = 10.0
@@ -129,11 +130,12 @@ def start_all(processes: list[dict[str, Any]]) -> dict[str, int]:
         os.close(writer)
         pids[process["name"]] = pid
         waiting[reader] = process["name"]
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    timeout_s = patience.seconds(READY_TIMEOUT_S)
+    deadline = time.monotonic() + timeout_s
     while waiting:
         ready = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))[0]
         if not ready:
-            raise Refused(f"not ready after {READY_TIMEOUT_S:.0f} s: {', '.join(sorted(waiting.values()))}")
+            raise Refused(f"not ready after {timeout_s:.0f} s: {', '.join(sorted(waiting.values()))}")
         for reader in ready:
             complaint = os.read(reader, 4096).decode()
             name = waiting.pop(reader)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from agent import errors
+from agent import errors, patience
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.api.nodewall.agent.v1 import agent_pb2_grpc as pb_grpc
 from agent.model import verdict
@@ -30,7 +30,7 @@ class AgentClient:
     def __init__(self, socket: pathlib.Path, *, timeout_s: float = TIMEOUT_S) -> None:
         """Each question fails after `timeout_s` seconds."""
         self.socket = socket
-        self._timeout_s = timeout_s
+        self._timeout_s = patience.seconds(timeout_s)
         self._channel = grpc.insecure_channel(sockets.target(socket.absolute()), options=OPTIONS)
         self._stub = pb_grpc.AgentStub(self._channel)
 
@@ -69,8 +69,11 @@ class AgentClient:
 
     def watch_verdicts(
         self, *, follow: bool, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT
-    ) -> Iterator[verdict.Item]:
-        """Yield the `last` stored verdicts (0 without `follow`: all), then, with `follow`, those to come."""
+    ) -> Generator[verdict.Item, None, None]:
+        """Yield the `last` stored verdicts (0 without `follow`: all), then, with `follow`, those to come.
+
+        Close it to end following.
+        """
         self._require()
         request = convert.watch_message(wanted, follow=follow, last=last)
         call = self._stub.WatchVerdicts(request, timeout=None if follow else self._timeout_s)

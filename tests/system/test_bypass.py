@@ -5,7 +5,9 @@ Every attack has a control: without agents it does arrive. Rules A14 to A16 (iso
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,9 +36,9 @@ def shots(request: pytest.FixtureRequest) -> Iterator[list[campaign.Shot]]:
     text = "\n".join(lines + campaign.table(found)) + "\n"
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"bypass-{request.param.value}.txt").write_text(text)
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write(f"\n{text}")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
+        sys.stdout.write(f"\n{text}")
 
 
 def _told(shots: list[campaign.Shot]) -> str:

@@ -24,9 +24,14 @@ CASES = sorted(
 Expected = tuple[exchange.ProbeRequest, bool]
 
 
+def _marks(case: cases.Case) -> list[pytest.MarkDecorator]:
+    """Mark the tables that name SCTP, in a policy or a check: `make test-vm` runs those with real sockets."""
+    return [pytest.mark.sctp] if "SCTP" in case.path.read_text() else []
+
+
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=_marks(case), id=case.id) for case in CASES])
 @pytest.mark.parametrize("topology", [plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda topology: topology.value)
 def test_connections_are_as_the_table_says(case: cases.Case, topology: plan.Topology, labs: conftest.Labs) -> None:
     running = labs.running(list(case.fixture), topology)

@@ -67,6 +67,7 @@ class BPFDatapath:
         """Adopt or load, attach, prove. Raises NotSupported, ProgramRejected or DatapathError."""
         probe.require_bpffs(self._bpffs)
         probe.require_cgroup2(self._cgroup_root)
+        packet_loader.require_netfilter()
         for directory in (self._pins / "links", self._pins / "programs"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._maps.open()

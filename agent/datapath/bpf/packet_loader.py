@@ -69,6 +69,24 @@ class _Libbpf:
         return bytes(call(*arguments)).decode()
 
 
+def require_netfilter() -> None:
+    """Load a netfilter program that accepts everything, and let it go; raises NotSupported where that is unknown.
+
+    libbpf says ESRCH there, as it looks for the functions that such programs call before it loads any: asked for
+    first, the answer is clear, and nothing has been made yet.
+    """
+    try:
+        os.close(syscalls.load_accepting(ProgramType.NETFILTER.value[0], int(syscalls.AttachType.NETFILTER)))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise errors.DatapathError(f"loading a BPF netfilter program: {error.strerror}") from error
+        release = os.uname().release
+        raise errors.NotSupported(
+            feature=f"BPF netfilter programs on kernel {release}",
+            needs="Linux 6.4 or newer with CONFIG_NETFILTER_BPF_LINK",
+        ) from error
+
+
 def load(
     path: pathlib.Path, *, kind: ProgramType, map_pins: pathlib.Path, program_pins: pathlib.Path
 ) -> tuple[str, ...]:

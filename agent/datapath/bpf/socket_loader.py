@@ -17,7 +17,7 @@ import pathlib
 import subprocess
 import sys
 
-from agent import errors
+from agent import errors, patience
 from agent.datapath.bpf import artifacts, maps, syscalls
 
 ATTACH_TYPES = {
@@ -50,10 +50,11 @@ def load(*, map_pins: pathlib.Path, program_pins: pathlib.Path) -> None:
     """Run the loader as a child process and wait. Raises NotSupported without bcc, ProgramRejected with its log."""
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
     command += ["--maps", str(map_pins), "--programs", str(program_pins)]
+    timeout_s = patience.seconds(TIMEOUT_SECONDS)
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise errors.ProgramRejected(program=SOURCE, log=f"no end after {TIMEOUT_SECONDS} s") from error
+        raise errors.ProgramRejected(program=SOURCE, log=f"no end after {timeout_s:.0f} s") from error
     if ended.returncode == EXIT_NO_BCC:
         raise errors.NotSupported(feature="the socket layer", needs="bcc: install the distribution's python3-bpfcc")
     if ended.returncode != 0:

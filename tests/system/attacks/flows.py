@@ -205,8 +205,9 @@ class End:
         due = time.monotonic()
         while True:
             for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
-                if key.data is not None:
-                    key.data(key.fileobj)
+                if isinstance(key.fileobj, socket.socket):
+                    if key.fileobj.fileno() >= 0:  # a command just before may have closed it
+                        key.data(key.fileobj)
                     continue
                 content = os.read(commands, 65536)
                 if not content:

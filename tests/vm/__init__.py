@@ -1,0 +1,1 @@
+"""What only other kernels can show: `make test-vm`."""
