@@ -145,7 +145,11 @@ def status(name: str, form: output.Form) -> None:
     "--port", "ports", multiple=True, metavar="PORT[/PROTOCOL]", help="Only these, not all that are declared."
 )
 @click.option(
-    "--timeout", default=lab_.DEFAULT_TIMEOUT_S, show_default=True, metavar="SECONDS", help="Of a connection; NODEWALL_PATIENCE multiplies it."
+    "--timeout",
+    default=lab_.DEFAULT_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of a connection; NODEWALL_PATIENCE multiplies it.",
 )
 @output.output_option
 def probe(

@@ -43,8 +43,8 @@ def main(targets: list[str]) -> None:
     parsed = []
     for target in targets:
         name, _, where = target.partition("=")
-        address, _, port = where.rpartition(":")
-        parsed.append((name, address, int(port)))
+        address, _, number = where.rpartition(":")
+        parsed.append((name, address, int(number)))
     seen: dict[str, Counter[str]] = {name: Counter() for name, _, _ in parsed}
     ends = selectors.DefaultSelector()
     ends.register(sys.stdin, selectors.EVENT_READ)

@@ -12,7 +12,7 @@ import pytest
 
 from agent.lab import lab, plan, resolve, rundir
 
-OWN = re.compile(r"test-([0-9]+)")
+OWN = re.compile(r"test-([0-9]+)(-.+)?")
 """Names of labs of tests: several runs share a machine, so each has the process id in it."""
 
 
@@ -41,13 +41,23 @@ class Labs:
         self._lab = None
 
 
-@pytest.fixture(scope="session")
-def labs() -> Iterator[Labs]:
-    """Give the labs; first remove what tests that were killed have left here."""
+def lab_name(purpose: str) -> str:
+    """Return a name for a test's own lab, one that `cleared` knows."""
+    return f"test-{os.getpid()}-{purpose}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cleared() -> None:
+    """Remove what tests that were killed have left here."""
     for path in rundir.ROOT.glob("test-*"):
         own = OWN.fullmatch(path.name)
         if own and not pathlib.Path("/proc", own[1]).exists():
             lab.Lab(name=path.name).down()
+
+
+@pytest.fixture(scope="session")
+def labs() -> Iterator[Labs]:
+    """Give the labs."""
     kept = Labs()
     yield kept
     kept.close()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.lab import plan
-from tests.system import campaign
+from tests.system import campaign, conftest
 from tests.system.attacks import sockets, uring
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -30,7 +30,7 @@ FIGURES = pathlib.Path("build/figures")
 
 @pytest.fixture(scope="module", params=[plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda one: str(one.value))
 def shots(request: pytest.FixtureRequest) -> Iterator[list[campaign.Shot]]:
-    found = campaign.run(request.param, f"bypass-{request.param.value}")
+    found = campaign.run(request.param, conftest.lab_name(f"bypass-{request.param.value}"))
     yield found
     lines = [f"Bypass attempts, {request.param.value} topology: settings in which a packet reached the victim", ""]
     text = "\n".join(lines + campaign.table(found)) + "\n"

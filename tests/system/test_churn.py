@@ -1,8 +1,9 @@
 """Policy flips and agent deaths under a connect load: every outcome is the old policy's or the new one's.
 
-The two policies that alternate differ in everything a flip can get wrong: rules, the label keys that make
-identities, prefixes, ports. (Not their names: one deleted and another added would be two changes, with a state between.) What they agree on must hold at every instant: `allowed` always connects, `refused` is
-always denied at the socket, `silent` is always dropped at the other side's node.
+The two policies that alternate differ in everything a flip can get wrong: rules, the label keys that make identities,
+prefixes, ports. (Not their names: one deleted and another added would be two changes, with a state between.) What
+they agree on must hold at every instant: `allowed` always connects, `refused` is always denied at the socket,
+`silent` is always dropped at the other side's node.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pytest
 
 from agent.lab import agents, lab, removal, resolve
 from tests.support import load
+from tests.system import conftest
 
 pytestmark = pytest.mark.root
 
@@ -103,7 +105,7 @@ def by_tier() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def cluster() -> Iterator[lab.Lab]:
-    with lab.Lab(name=f"test-{os.getpid()}") as each:
+    with lab.Lab(name=conftest.lab_name("churn")) as each:
         each.up(CLUSTER + by_app())
         yield each
 

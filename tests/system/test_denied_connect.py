@@ -18,7 +18,7 @@ from agent.lab import agents, lab, removal
 from agent.model import net, resources, verdict
 from agent.rpc import client
 from tests.support import traffic
-from tests.system import campaign
+from tests.system import campaign, conftest
 
 pytestmark = pytest.mark.root
 
@@ -45,7 +45,7 @@ POLICIES = [policy("no-egress"), policy("quarantine")]
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[lab.Lab]:
-    with lab.Lab(name="denied", families=list(net.Family)) as built:
+    with lab.Lab(name=conftest.lab_name("denied"), families=list(net.Family)) as built:
         built.down()
         built.up([*CAST, *POLICIES])
         yield built

@@ -19,7 +19,7 @@ from agent.lab import lab, plan, resolve
 from agent.model import net
 from agent.rpc import client
 from tests.support import traffic
-from tests.system import campaign
+from tests.system import campaign, conftest
 from tests.system.attacks import aim as aim_
 
 pytestmark = pytest.mark.root
@@ -109,7 +109,9 @@ class Stage:
 @pytest.fixture(scope="module", params=[plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda one: str(one.value))
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     topology = request.param
-    with lab.Lab(name=f"revoke-{topology.value}", topology=topology, families=list(net.Family)) as running:
+    with lab.Lab(
+        name=conftest.lab_name(f"revoke-{topology.value}"), topology=topology, families=list(net.Family)
+    ) as running:
         running.down()
         running.up(CAST)
         with (

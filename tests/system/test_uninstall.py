@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agent.lab import agents, exchange, lab, plan, removal
+from tests.system import conftest
 
 pytestmark = pytest.mark.root
 
@@ -79,7 +80,7 @@ def uninstall(each: lab.Lab, node: str) -> None:
 
 @pytest.mark.parametrize("topology", [plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda each: each.value)
 def test_nothing_is_left_after_uninstall(topology: plan.Topology, capsys: pytest.CaptureFixture[str]) -> None:
-    with lab.Lab(name=f"test-{os.getpid()}", topology=topology) as each:
+    with lab.Lab(name=conftest.lab_name("uninstall"), topology=topology) as each:
         each.up([*CLUSTER, DENY])
         assert not connects(each)
         for node in NODES:

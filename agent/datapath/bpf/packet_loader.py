@@ -72,8 +72,8 @@ class _Libbpf:
 def require_netfilter() -> None:
     """Load a netfilter program that accepts everything, and let it go; raises NotSupported where that is unknown.
 
-    libbpf says ESRCH there, as it looks for the functions that such programs call before it loads any: asked for
-    first, the answer is clear, and nothing has been made yet.
+    libbpf looks for the functions such programs call before it loads any, and on an old kernel complains about those.
+    Asked for first, the answer is clear, and nothing has been made yet.
     """
     try:
         os.close(syscalls.load_accepting(ProgramType.NETFILTER.value[0], int(syscalls.AttachType.NETFILTER)))
@@ -82,7 +82,7 @@ def require_netfilter() -> None:
             raise errors.DatapathError(f"loading a BPF netfilter program: {error.strerror}") from error
         release = os.uname().release
         raise errors.NotSupported(
-            feature=f"BPF netfilter programs on kernel {release}",
+            feature=f"the packet layer (BPF netfilter programs) on kernel {release}",
             needs="Linux 6.4 or newer with CONFIG_NETFILTER_BPF_LINK",
         ) from error
 
@@ -92,8 +92,8 @@ def load(
 ) -> tuple[str, ...]:
     """Load every program of the object `path` and pin each under its name; return the names.
 
-    Raises NotSupported where libbpf or the kernel does not know the program type, ProgramRejected with
-    the verifier's log.
+    Raises NotSupported without libbpf, ProgramRejected with the verifier's log. Whether the kernel knows netfilter
+    programs is asked before (`require_netfilter`).
     """
     libbpf = _Libbpf()
     with _opened(libbpf, path) as blueprint:
@@ -108,16 +108,11 @@ def load(
         try:
             libbpf.number("bpf_object__load", blueprint)
         except OSError as error:
-            raise _rejected(path, kind, error, log.value.decode(errors="replace")) from error
+            text = log.value.decode(errors="replace")
+            raise errors.ProgramRejected(program=path.name, log=text or str(error)) from error
         for name, program in programs.items():
             syscalls.pin(libbpf.number("bpf_program__fd", program), program_pins / name)
     return tuple(programs)
-
-
-def _rejected(path: pathlib.Path, kind: ProgramType, error: OSError, log: str) -> errors.DatapathError:
-    if not log and error.errno == errno.EINVAL and kind is ProgramType.NETFILTER:
-        return errors.NotSupported(feature="BPF netfilter programs", needs="Linux 6.4 with CONFIG_NETFILTER_BPF_LINK")
-    return errors.ProgramRejected(program=path.name, log=log or str(error))
 
 
 @contextlib.contextmanager
