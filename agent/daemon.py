@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import functools
+import gc
 import os
 import pathlib
 import signal
@@ -24,13 +26,11 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from importlib import metadata
 
-import structlog
-
 from agent import clock as clock_
 from agent import config as config_
 from agent import errors, logs, reconciler
 from agent.datapath import base
-from agent.model import endpoint
+from agent.model import endpoint, verdict
 from agent.node import privileges, sandboxes
 from agent.observer import denials, history, observer, stream
 from agent.rpc import agent_server, describe, service
@@ -82,7 +82,7 @@ def datapath_for(config: config_.Config) -> tuple[base.Datapath, Callable[[], ob
 async def run(config: config_.Config) -> None:
     """Enforce until a signal; what is enforced then stays enforced."""
     clock = clock_.SystemClock()
-    log = structlog.get_logger("agent")
+    log = logs.logger("agent")
     datapath, open_reader = datapath_for(config)
     with contextlib.closing(datapath):
         report = datapath.open()
@@ -131,6 +131,7 @@ async def run(config: config_.Config) -> None:
                 "source": follow_source(source, loop),
                 "sandboxes": follow_sandboxes(pods, loop),
                 "denials": log_denials(verdicts),
+                "memory": give_back_memory(loop),
             }
             if watcher is not None:
                 tasks["observer"] = observe(watcher, loop)
@@ -161,7 +162,7 @@ async def follow_source(source: manifests.ManifestSource, loop: reconciler.Recon
 
 async def follow_sandboxes(pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
     """Hand every change of this node's pods to the reconciler, and log who came and went."""
-    log = structlog.get_logger("sandboxes")
+    log = logs.logger("sandboxes")
     before: frozenset[endpoint.Sandbox] = frozenset()
     async for reading in pods.watch():
         loop.set_sandboxes(reading.sandboxes, reading.problems)
@@ -183,14 +184,23 @@ async def observe(watcher: observer.Observer, loop: reconciler.Reconciler) -> No
 
 async def log_denials(verdicts: stream.Stream) -> None:
     """Write denied flows to the log, repeated ones seldom."""
-    log = structlog.get_logger("verdicts")
-    with verdicts.subscribe() as subscription:
+    log = logs.logger("verdicts")
+    with verdicts.subscribe(wanted=verdict.Filter(verdict=verdict.Verdict.DROPPED)) as subscription:
         await denials.DenialLog(lambda fields: log.warning("flow denied", **fields)).follow(subscription.items())
+
+
+async def give_back_memory(loop: reconciler.Reconciler) -> None:
+    """Once the first policy is enforced, keep what stays out of garbage collection, and free what starting needed."""
+    await loop.reached(0)
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def read_again(source: manifests.ManifestSource, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
     """Read every input afresh, whatever inotify says; after SIGHUP."""
-    structlog.get_logger("agent").info("reading every input again")
+    logs.logger("agent").info("reading every input again")
     reading = pods.read()
     loop.set_sandboxes(reading.sandboxes, reading.problems)
     loop.set_source(source.read())

@@ -18,18 +18,16 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-import structlog
-
 from agent import clock as clock_
 from agent import desired as desired_
-from agent import errors
+from agent import errors, logs
 from agent import snapshot as snapshot_
 from agent.datapath import base
 from agent.model import endpoint, resources
 from agent.policy import compiler
 from agent.sources import manifests
 
-MIN_INTERVAL_S = 0.003
+MIN_INTERVAL_S = 0.001
 """After a kick: what else arrives within it joins the same run."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 30.0
@@ -96,7 +94,7 @@ class Reconciler:
         self._listeners = tuple(listeners)
         self._kicked = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._log = structlog.get_logger("reconciler")
+        self._log = logs.logger("reconciler")
         self.inputs = Inputs()
         self.enforcement: Enforcement | None = None
         self.error = ""
@@ -125,9 +123,10 @@ class Reconciler:
                 if not self.inputs.synced:
                     continue
                 succeeded = await self._once(worker, self.inputs)
-                failures = 0 if succeeded else failures + 1
                 async with self._changed:
                     self._changed.notify_all()
+                succeeded = succeeded and await self._settle(worker)
+                failures = 0 if succeeded else failures + 1
 
     async def reached(self, revision: int) -> None:
         """Return when a run over inputs of `revision` or later has succeeded."""
@@ -156,14 +155,26 @@ class Reconciler:
         try:
             enforcement, applied = await loop.run_in_executor(worker, self._compile_and_apply, inputs)
         except (errors.NodewallError, OSError) as error:
-            if str(error) != self.error:
-                self._log.error("apply failed; the last policy stays in force", error=str(error))
-            self.error = str(error)
+            self._fail("apply failed; the last policy stays in force", error)
             return False
         self._report(enforcement, applied, took_ms=(self._clock.monotonic_ns() - began) / 1e6)
         self.enforcement = enforcement
         self.error = ""
         return True
+
+    async def _settle(self, worker: concurrent.futures.Executor) -> bool:
+        """Let the datapath clean up, now that everybody knows what is enforced."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(worker, self._datapath.settle)
+        except (errors.NodewallError, OSError) as error:
+            self._fail("cleaning up failed; the policy is in force", error)
+            return False
+        return True
+
+    def _fail(self, what: str, error: Exception) -> None:
+        if str(error) != self.error:
+            self._log.error(what, error=str(error))
+        self.error = str(error)
 
     def _compile_and_apply(self, inputs: Inputs) -> tuple[Enforcement, base.Applied]:
         """Run in the worker thread, on values that nothing changes."""

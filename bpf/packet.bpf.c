@@ -137,17 +137,21 @@ static __always_inline int forward(struct bpf_nf_ctx *ctx, __u8 family)
 	return NF_ACCEPT;
 }
 
-/* The node's addresses may lie in a pod range (its gateway): only the client can be held here. */
+/*
+ * The node's addresses may lie in a pod range (its gateway): only the client can be held here, and not where the node
+ * speaks to itself, which it does by its loopback interface whatever the addresses.
+ */
 static __always_inline int local(struct bpf_nf_ctx *ctx, __u8 family)
 {
 	struct decision egress = {};
 	struct packet packet = {};
 	struct bpf_dynptr data;
 	struct moment now;
+	struct net_device *in = ctx->state->in;
 	__u32 ctinfo = ctinfo_of(ctx->skb);
 
-	if (ctinfo == NW_CT_ESTABLISHED_REPLY || !packet_begin(ctx, family, &now, &data, &packet) ||
-	    packet_is_discovery(&packet))
+	if (ctinfo == NW_CT_ESTABLISHED_REPLY || (in && in->ifindex == NW_LOOPBACK_IFINDEX) ||
+	    !packet_begin(ctx, family, &now, &data, &packet) || packet_is_discovery(&packet))
 		return NF_ACCEPT;
 	if (packet_is_error(&packet, ctinfo) && !error_resolve(&data, &packet, family, ctinfo, now.slot))
 		return drop_forged(&packet, &now);

@@ -5,7 +5,7 @@
  *
  *   ARP                       the sender's protocol address is the pod's own, or none (a probe, RFC 5227)
  *   neighbour advertisement   the target is the pod's own address, or link-local
- *   router advertisement, redirect: dropped; a pod is no router
+ *   hop limit 255 behind headers that cannot be followed: dropped; it may be such an advertisement
  *   anything but IPv4, IPv6 and ARP, and tagged frames: dropped; nobody behind here could check their source
  */
 #include <linux/if_ether.h>
@@ -20,9 +20,8 @@
 
 extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
 
-#define NW_ROUTER_ADVERTISEMENT 134
 #define NW_NEIGHBOUR_ADVERTISEMENT 136
-#define NW_REDIRECT 137
+#define NW_DISCOVERY_HOPS 255
 #define NW_ARP_SENDER 14	/* hardware type to operation: 8 bytes, sender hardware address: 6 (RFC 826) */
 #define NW_ADVERTISED 8
 
@@ -37,16 +36,16 @@ static __always_inline bool source_is_genuine(const struct packet *packet, __u32
 	return false;
 }
 
-/* A pod is a neighbour and no router: it advertises its own address, and never a route (RFC 6104, CVE-2020-10749). */
+/* A pod advertises no address but its own; that it advertises no route is in source.h. */
 static __always_inline bool discovery_is_honest(const struct bpf_dynptr *data, const struct packet *packet,
 						__u32 sender, const struct moment *now)
 {
 	struct addr6 target;
 
-	if (!packet_is_discovery(packet))
+	if (packet->flow.malformed)
+		return packet->hop_limit != NW_DISCOVERY_HOPS;
+	if (!packet_is_discovery(packet) || packet->icmp_type != NW_NEIGHBOUR_ADVERTISEMENT)
 		return true;
-	if (packet->icmp_type != NW_NEIGHBOUR_ADVERTISEMENT)
-		return packet->icmp_type != NW_ROUTER_ADVERTISEMENT && packet->icmp_type != NW_REDIRECT;
 	return packet_read(data, packet->transport + NW_ADVERTISED, &target, sizeof(target)) &&
 	       (addr_is_link_local6(&target) || endpoint_of_address(&target, NW_IPV6, now->slot) == sender);
 }

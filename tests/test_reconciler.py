@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -23,6 +24,10 @@ class Recording(memory.MemoryDatapath):
         self.applied: list[desired.DesiredState] = []
         self.refusal: errors.DatapathError | None = None
         self.attached: list[tuple[endpoint.Sandbox, ...]] = []
+        self.settled: Callable[[], object] = lambda: None
+
+    def settle(self) -> None:
+        self.settled()
 
     def attach_links(self, sandboxes: object) -> None:
         assert isinstance(sandboxes, tuple)
@@ -84,6 +89,42 @@ def test_nothing_is_applied_before_every_input_has_delivered_its_first_list() ->
             loop.set_sandboxes(())  # a node without pods is a first list, too
             await reached(loop, 2)
         assert len(datapath.applied) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_is_enforced_is_told_before_the_datapath_cleans_up() -> None:
+    async def scenario() -> None:
+        datapath = Recording()
+        free = threading.Event()
+        datapath.settled = lambda: free.wait(5)
+        async with running(datapath) as loop:
+            loop.set_source(agents.update())
+            loop.set_sandboxes(agents.SANDBOXES)
+            await reached(loop, 2)
+            free.set()
+
+    asyncio.run(scenario())
+
+
+def test_cleaning_up_that_fails_is_told_and_all_is_applied_again() -> None:
+    async def scenario() -> None:
+        def fail() -> None:
+            raise errors.ApplyFailed("no room")
+
+        datapath = Recording()
+        datapath.settled = fail
+        async with running(datapath) as loop:
+            loop.set_source(agents.update())
+            loop.set_sandboxes(agents.SANDBOXES)
+            await reached(loop, 2)
+            async with asyncio.timeout(5):
+                while not loop.error:  # noqa: ASYNC110 - nothing tells of an error
+                    await asyncio.sleep(0.001)
+                datapath.settled = lambda: None
+                while loop.error:  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(0.001)
+        assert len(datapath.applied) > 1
 
     asyncio.run(scenario())
 

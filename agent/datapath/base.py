@@ -46,9 +46,16 @@ class Datapath(Protocol):
         """
 
     def apply(self, desired: desired_.DesiredState) -> Applied:
-        """Write, flip, clean up, in that order; on any error the old generation stays in force.
+        """Write, then flip; on any error the old generation stays in force.
 
-        Raises MapFull before anything is written, ApplyFailed after retries.
+        What has to wait for programs that still read the old generation is left to `settle`. Raises MapFull before
+        anything is written, ApplyFailed after retries.
+        """
+
+    def settle(self) -> None:
+        """Remove what the last apply left of the old generation; nothing left is no error.
+
+        Changes no verdict, so `apply` may be reported first; the next `apply` begins with it. Raises ApplyFailed.
         """
 
     def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:

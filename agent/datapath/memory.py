@@ -70,6 +70,9 @@ class MemoryDatapath(base.Datapath):
         flipped = len(self.tables.endpoints) if way.flipped else 0
         return base.Applied(generation=way.generation, written=way.written, flipped=flipped, seconds=0.0)
 
+    def settle(self) -> None:
+        """Do nothing: no program reads these tables while they are written."""
+
     def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
         """Do nothing: there are no links, and the source check is not for this datapath."""
 

@@ -21,7 +21,7 @@ def service(document: fields.Field, meta: resources.ObjectRef, report: fields.Re
     balancer = document.member("status").member("loadBalancer")
     outside = (
         *workloads.listed(spec.member("externalIPs"), report),
-        *(_member(item, "ip") for item in workloads.listed(balancer.member("ingress"), report)),
+        *(_member(item, "ip") for item in workloads.listed(balancer.member("ingress"), report) if _translated(item)),
     )
     return resources.Service(
         namespace=meta.namespace,
@@ -33,6 +33,11 @@ def service(document: fields.Field, meta: resources.ObjectRef, report: fields.Re
         ports=workloads.readable(_service_port, workloads.listed(spec.member("ports"), report), report),
         selector=_selector(spec.member("selector"), report),
     )
+
+
+def _translated(field: fields.Field) -> bool:
+    """Tell whether kube-proxy translates a load balancer's address; with ipMode Proxy the balancer does, outside."""
+    return not isinstance(field.value, Mapping) or field.value.get("ipMode") != "Proxy"
 
 
 def endpoint_slice(document: fields.Field, meta: resources.ObjectRef, report: fields.Report) -> resources.EndpointSlice:

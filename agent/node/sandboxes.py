@@ -26,6 +26,11 @@ SETTLE_LIMIT_S = 0.1
 """libcni writes a file in place; a writer that takes longer is read again when it closes it."""
 
 
+UNCHECKED = "the source addresses of what the pod sends are not checked, and it may reach others past this node"
+OWN_NETNS = pathlib.Path("/proc/thread-self/ns/net")
+"""Never a pod's: a cache file that names it is older than the process whose number it wrote down."""
+
+
 class Changes(Protocol):
     """What tells that directories changed (inotify)."""
 
@@ -71,12 +76,17 @@ class SandboxWatch:
         attachments, problems = self._attachments()
         found, waiting = [], []
         interfaces = self._dump_links() if attachments else {}
+        own = _cookie(OWN_NETNS) if attachments else None
         for attachment in attachments:
             number = _cookie(attachment.netns)
             if number is None:
                 waiting.append(attachment)
+            elif number == own:
+                problems.append(_problem(attachment, "is the node's own network namespace; no pod of that file lives"))
             else:
                 found.append(_sandbox(attachment, number, interfaces))
+                if not found[-1].veth_ifindex:
+                    problems.append(_problem(attachment, "has no veth here that CNI told of; " + UNCHECKED))
         return Reading(
             sandboxes=tuple(sorted(found, key=lambda one: (one.namespace, one.pod, one.netns_cookie))),
             problems=tuple(problems),
@@ -172,6 +182,9 @@ def _sandbox(attachment: cni_cache.Attachment, cookie: int, interfaces: Mapping[
 
 
 def _unreadable(attachment: cni_cache.Attachment) -> resources.Problem:
-    reason = f"{attachment.netns} is no network namespace the agent can read; the pod is not enforced on as an endpoint"
+    return _problem(attachment, "is no network namespace the agent can read; the pod is not enforced on as an endpoint")
+
+
+def _problem(attachment: cni_cache.Attachment, reason: str) -> resources.Problem:
     ref = resources.ObjectRef("Pod", attachment.namespace, attachment.pod)
-    return resources.Problem(ref=ref, path="", reason=reason)
+    return resources.Problem(ref=ref, path="", reason=f"{attachment.netns} {reason}")

@@ -18,7 +18,7 @@ ISOLATION = frozenset({verdict_.Reason.POLICY_DENIED, verdict_.Reason.SERVICE_DE
 
 
 class RawEvent(Protocol):
-    """`struct event` of bpf/include/types.h in host byte order, addresses normalised; enums may be their numbers."""
+    """`struct event` of bpf/include/types.h in host byte order, addresses normalised; enums are their numbers."""
 
     @property
     def time_ns(self) -> int:
@@ -73,19 +73,19 @@ class RawEvent(Protocol):
         """IANA number."""
 
     @property
-    def layer(self) -> verdict_.Layer | int:
+    def layer(self) -> int:
         """Who judged."""
 
     @property
-    def direction(self) -> net.Direction | int:
+    def direction(self) -> int:
         """Seen from the endpoint."""
 
     @property
-    def verdict(self) -> verdict_.Verdict | int:
+    def verdict(self) -> int:
         """What happened."""
 
     @property
-    def reason(self) -> verdict_.Reason | int:
+    def reason(self) -> int:
         """Why."""
 
     @property
@@ -93,17 +93,15 @@ class RawEvent(Protocol):
         """Name of the calling thread, hostile."""
 
 
-def enrich(
-    event: RawEvent, *, node: str, history: history_.History, monotonic_to_unix_ns: int
-) -> verdict_.VerdictEvent:
+def enrich(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
     """Return the verdict; `monotonic_to_unix_ns` is what to add to the event's clock.
 
     Raises ValueError on numbers no enum has: an event of other programs than these.
     """
-    moment = history.at(event.generation)
+    moment = past.at(event.generation)
     direction = net.Direction(event.direction)
     reason = verdict_.Reason(event.reason)
-    policy_set = history.policy_set(event.policy_set, moment) if reason in ISOLATION and event.policy_set else None
+    policy_set = past.policy_set(event.policy_set, moment) if reason in ISOLATION and event.policy_set else None
     source, destination = _ends(event, direction, moment)
     return verdict_.VerdictEvent(
         time_ns=event.time_ns + monotonic_to_unix_ns,
@@ -116,7 +114,7 @@ def enrich(
         source=source,
         destination=destination,
         generation=event.generation,
-        rule=history.rule(event.rule, moment) if event.rule else None,
+        rule=past.rule(event.rule, moment) if event.rule else None,
         isolating=policy_set.isolating if policy_set is not None else (),
         process=verdict_.Process(pid=event.pid, command=event.command) if event.pid else None,
     )

@@ -7,8 +7,8 @@ digests of their content as numbers, so one that the generation's state lacks is
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import threading
 from collections.abc import Iterator, Mapping
 
 from agent import desired as desired_
@@ -33,41 +33,24 @@ class Moment:
         return names.index(self.state, self.snapshot)
 
 
-class History:
-    """Written by the reconciler's thread, read by the observer's: what a reader got hold of never changes."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """The generations remembered at one moment; never changes, so that verdicts can be named later."""
 
-    def __init__(self) -> None:
-        """Begin with nothing: events before the first state have addresses and no names."""
-        self._lock = threading.Lock()
-        self._empty = Moment(desired_.DesiredState(), snapshot_.Snapshot())
-        self._staged: Moment | None = None
-        self._moments: dict[int, Moment] = {}
-
-    def staged(self, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
-        """Remember what is about to be applied."""
-        with self._lock:
-            self._staged = Moment(state, snapshot)
-
-    def enforced(self, generation: int, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
-        """Give the staged state its generation; forget the oldest."""
-        with self._lock:
-            moment = self._staged
-            if moment is None or moment.state is not state:
-                moment = Moment(state, snapshot)
-            kept = {number: old for number, old in self._moments.items() if number != generation}
-            while len(kept) >= KEPT:
-                kept.pop(next(iter(kept)))
-            self._moments = {**kept, generation: moment}
-            self._staged = None
+    moments: dict[int, Moment]
+    """By generation, oldest first."""
+    staged: Moment | None
+    empty: Moment
+    version: int
+    """Counts the states enforced; tells how old this is."""
 
     def at(self, generation: int) -> Moment:
         """Return the state of `generation`; for an unknown one the staged, the newest or the oldest, as it must be."""
-        with self._lock:
-            moments, staged = self._moments, self._staged
+        moments, staged = self.moments, self.staged
         if generation in moments:
             return moments[generation]
         if not moments:
-            return staged or self._empty
+            return staged or self.empty
         newest = next(reversed(moments))
         # Serial arithmetic: the kernel's generation is a u32 that may wrap.
         if (generation - newest) % 2**32 < 2**31:
@@ -90,6 +73,33 @@ class History:
 
     def _from(self, moment: Moment) -> Iterator[Moment]:
         yield moment
-        with self._lock:
-            others = (*((self._staged,) if self._staged else ()), *reversed(self._moments.values()))
-        yield from others
+        if self.staged is not None:
+            yield self.staged
+        yield from reversed(self.moments.values())
+
+
+class History:
+    """Written by the reconciler's thread alone; any thread may take `past`, which is replaced and never changed."""
+
+    def __init__(self) -> None:
+        """Begin with nothing: events before the first state have addresses and no names."""
+        empty = Moment(desired_.DesiredState(), snapshot_.Snapshot())
+        self.past = Past(moments={}, staged=None, empty=empty, version=0)
+        """What is remembered now."""
+
+    def staged(self, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
+        """Remember what is about to be applied."""
+        self.past = dataclasses.replace(self.past, staged=Moment(state, snapshot))
+
+    def enforced(self, generation: int, state: desired_.DesiredState, snapshot: snapshot_.Snapshot) -> None:
+        """Give the staged state its generation; forget the oldest."""
+        past = self.past
+        moment = past.staged
+        if moment is None or moment.state is not state:
+            moment = Moment(state, snapshot)
+        kept = {number: old for number, old in past.moments.items() if number != generation}
+        while len(kept) >= KEPT:
+            kept.pop(next(iter(kept)))
+        self.past = dataclasses.replace(
+            past, moments={**kept, generation: moment}, staged=None, version=past.version + 1
+        )

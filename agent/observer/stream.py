@@ -3,6 +3,9 @@
 Nobody blocks anybody: every reader has a queue of its own; when it is full the oldest verdict in it is dropped and
 counted, and the reader is told, at most once a second. Publishing happens in the observer's thread, reading in the
 event loop.
+
+Verdicts may come without names (`unnamed`), and get them here when a reader takes them: those that nobody takes cost
+nothing but their place in the store. A reader that filters by name has them named at once.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from agent import clock as clock_
 from agent.model import verdict
+from agent.observer import unnamed
 
 STORED = 4096
 """Verdicts kept for readers that come later."""
@@ -34,20 +38,27 @@ class Subscription:
         self._loop = loop
         self._wake = asyncio.Event()
         self._lock = threading.Lock()
-        self._queue: collections.deque[verdict.VerdictEvent] = collections.deque()
+        self._queue: collections.deque[tuple[Sequence[verdict.VerdictEvent], int]] = collections.deque()
+        """Verdicts by their batch and place, so that one which is dropped is never named."""
         self._lost: collections.Counter[str] = collections.Counter()
         self._told_ns = clock.monotonic_ns() - TELL_LOST_NS
 
     def offer(self, events: Sequence[verdict.VerdictEvent]) -> None:
         """Queue `events`, dropping the oldest where there is no room; any thread may call."""
-        wanted = [event for event in events if self._wanted.admits(event)]
-        if not wanted:
+        places = _admitted(events, self._wanted)
+        if not places:
             return
+        unseen, kept = len(places[:-QUEUED]), places[-QUEUED:]
+        if self._wanted != verdict.EVERY_VERDICT:
+            # The store may forget their batch before this reader takes them, and then nobody would name it.
+            events, kept = [events[place] for place in kept], range(len(kept))
         with self._lock:
-            self._queue.extend(wanted)
+            self._queue.extend((events, place) for place in kept)
             while len(self._queue) > QUEUED:
                 self._queue.popleft()
-                self._lost["client"] += 1
+                unseen += 1
+            if unseen:
+                self._lost["client"] += unseen
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def tell_lost(self, lost: verdict.Lost) -> None:
@@ -63,9 +74,10 @@ class Subscription:
             for lost in self._due():
                 yield lost
             with self._lock:
-                event = self._queue.popleft() if self._queue else None
-            if event is not None:
-                yield event
+                found = self._queue.popleft() if self._queue else None
+            if found is not None:
+                events, place = found
+                yield events[place]
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TELL_LOST_NS / 1e9 if self._lost else None):
@@ -89,16 +101,21 @@ class Stream:
         """Start empty."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._stored: collections.deque[verdict.VerdictEvent] = collections.deque(maxlen=STORED)
+        self._stored: collections.deque[Sequence[verdict.VerdictEvent]] = collections.deque()
+        """Batches, of which all but the first are needed to make STORED."""
+        self._stored_count = 0
         self._subscriptions: set[Subscription] = set()
         self.published = 0
         """Verdicts seen since the start."""
 
     def publish(self, events: Sequence[verdict.VerdictEvent]) -> None:
-        """Store `events` and hand them to every reader; any thread may call."""
+        """Store `events`, which must not change, and hand them to every reader; any thread may call."""
         with self._lock:
             self.published += len(events)
-            self._stored.extend(events)
+            self._stored.append(events)
+            self._stored_count += len(events)
+            while self._stored_count - len(self._stored[0]) >= STORED:
+                self._stored_count -= len(self._stored.popleft())
             for subscription in self._subscriptions:
                 subscription.offer(events)
 
@@ -113,8 +130,8 @@ class Stream:
     ) -> tuple[verdict.VerdictEvent, ...]:
         """Return the last `last` verdicts that are wanted, all of them if None, oldest first."""
         with self._lock:
-            every = tuple(self._stored)
-        return _last(every, last, wanted)
+            batches = tuple(self._stored)
+        return _last(batches, last, wanted)
 
     @contextlib.contextmanager
     def subscribe(self, *, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT) -> Iterator[Subscription]:
@@ -136,7 +153,21 @@ class Stream:
 
 
 def _last(
-    every: Sequence[verdict.VerdictEvent], last: int | None, wanted: verdict.Filter
+    batches: Sequence[Sequence[verdict.VerdictEvent]], last: int | None, wanted: verdict.Filter
 ) -> tuple[verdict.VerdictEvent, ...]:
-    admitted = (event for event in reversed(every) if wanted.admits(event))
-    return tuple(itertools.islice(admitted, last))[::-1]
+    """Return the last ones wanted among the newest STORED of `batches`, oldest first."""
+    newest = ((events, place) for events in reversed(batches) for place in reversed(range(len(events))))
+    named = (events[place] for events, place in itertools.islice(newest, STORED))
+    return tuple(itertools.islice((event for event in named if wanted.admits(event)), last))[::-1]
+
+
+def _admitted(events: Sequence[verdict.VerdictEvent], wanted: verdict.Filter) -> Sequence[int]:
+    """Return the places of what is wanted; only a filter that needs names makes them."""
+    if wanted == verdict.EVERY_VERDICT:
+        return range(len(events))
+    places: Sequence[int] = range(len(events))
+    if wanted.verdict is not None and isinstance(events, unnamed.Unnamed):
+        places = events.of(wanted.verdict)
+        if wanted == verdict.Filter(verdict=wanted.verdict):
+            return places
+    return [place for place in places if wanted.admits(events[place])]

@@ -43,7 +43,8 @@ def compile_node(snapshot: snapshot_.Snapshot, node: endpoint.NodeView) -> Compi
     choices = _choose(stack, ownership.subjects)
     selections = {selection for choice in choices for selection in choice if selection is not None}
     compiled, rules = sets.build(selections, selectors.Index(cache.identities.values()))
-    services = frontends.build(snapshot, ipcache.Lookup(cache).identity_of)
+    services = frontends.build(snapshot, ipcache.Lookup(cache).identity_of, node=node.name)
+    hold = subjects.hold(snapshot, node)
     state = desired.DesiredState(
         endpoints=_endpoints(ownership.subjects, choices, compiled),
         sets={policy_set.id: policy_set for policy_set in compiled.values()},
@@ -51,13 +52,13 @@ def compile_node(snapshot: snapshot_.Snapshot, node: endpoint.NodeView) -> Compi
         cidrs=cache.cidrs,
         frontends=services.frontends,
         classes=classes.classify(compiled.values(), services.backends),
-        held_ranges=subjects.held_ranges(snapshot, node),
+        held_ranges=hold.ranges,
         deny_mode=node.deny_mode,
         rules=rules,
         identities=cache.identities,
         services=services.owners,
     )
-    return Compiled(state=state, problems=ownership.problems)
+    return Compiled(state=state, problems=(*ownership.problems, *hold.problems))
 
 
 def _choose(stack: Sequence[tiers.Tier], found: Iterable[subjects.Subject]) -> list[_Choice]:

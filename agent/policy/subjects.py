@@ -3,8 +3,8 @@
 A sandbox is what the node sees, a pod what the cluster says; they meet by namespace, name and UID. The
 node is believed about addresses (the API's podIP is always too late) and the cluster about labels. A
 sandbox whose pod the snapshot does not have yet is held or passes by `endpoint.HoldMode` (rule A45);
-hostNetwork pods are never subjects (rule A26), finished ones no longer (rule A27): what is left of their
-sandboxes is no endpoint.
+hostNetwork pods are never subjects (rule A26). A finished pod owns no address (rule A27), but what is left of
+its sandbox stays isolated as it was (rule A49): a pod may be called Failed before its processes have ended.
 """
 
 from __future__ import annotations
@@ -36,30 +36,79 @@ class Ownership:
     problems: tuple[resources.Problem, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The ranges in which addresses without an endpoint are held (rule A45), and why others are not."""
+
+    ranges: frozenset[net.Network] = frozenset()
+    problems: tuple[resources.Problem, ...] = ()
+
+
 def resolve(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Ownership:
     """Join the sandboxes of `node` with the pods of `cluster`, and settle who owns which address."""
     guarded = {policy.namespace for policy in cluster.policies.values()}
     subjects = sorted(filter(None, (_join(cluster, node, guarded, sandbox) for sandbox in node.sandboxes)), key=_claim)
-    taken: dict[net.Address, Subject] = {}
-    settled: list[Subject] = []
-    for subject in subjects:
-        kept = tuple(address for address in subject.addresses if taken.setdefault(address, subject) is subject)
-        settled.append(dataclasses.replace(subject, addresses=kept))
+    living = [subject for subject in subjects if not _ended(subject)]
+    ended = [subject for subject in subjects if _ended(subject)]
+    taken: dict[net.Address, Subject | None] = {}
+    settled = [_settle(subject, taken) for subject in living]
     owners, problems = _owners(cluster.pods.values(), taken)
+    spoken_for = dict.fromkeys(owners) | taken
+    settled += [_settle(subject, spoken_for) for subject in ended]
     return Ownership(subjects=tuple(settled), owners=owners, problems=problems)
 
 
-def held_ranges(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> frozenset[net.Network]:
-    """Return the ranges in which addresses without an endpoint are held (rule A45)."""
+def hold(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Hold:
+    """Return what is held of this node's pod ranges.
+
+    A range in which other nodes have pods is none of this node's own: an IPAM that leaves podCIDR alone. Manifests
+    that describe no node at all are not blamed for that.
+    """
+    if not _holds(node.hold_mode, guarded=bool(cluster.policies)):
+        return Hold()
     here = cluster.nodes.get(node.name)
-    match node.hold_mode:
-        case endpoint.HoldMode.STRICT:
-            hold = True
-        case endpoint.HoldMode.AUTO:
-            hold = bool(cluster.policies)
-        case endpoint.HoldMode.PERMISSIVE:
-            hold = False
-    return frozenset(here.pod_ranges) if here is not None and hold else frozenset()
+    ranges = here.pod_ranges if here is not None else ()
+    if not ranges:
+        told = bool(cluster.nodes) or node.hold_mode is endpoint.HoldMode.STRICT
+        return Hold(problems=(_unheld(node, "no pod range of this node is known"),) if told else ())
+    foreign = _foreign(cluster.pods.values(), node.name, ranges)
+    problems = [
+        _unheld(node, f"{each} is not this node's alone, {address} is a pod of another node")
+        for each, address in foreign.items()
+    ]
+    return Hold(ranges=frozenset(ranges) - foreign.keys(), problems=tuple(sorted(problems)))
+
+
+def _foreign(pods: Iterable[resources.Pod], node: str, ranges: Iterable[net.Network]) -> dict[net.Network, net.Address]:
+    """Return the ranges with a pod of another node, and its address; numbers first, for there are many pods."""
+    bounds = [(each, int(each.network_address), int(each.broadcast_address)) for each in ranges]
+    found: dict[net.Network, net.Address] = {}
+    for pod in pods:
+        for address in pod.addresses:
+            value = int(address)
+            for each, first, last in bounds:
+                inside = first <= value <= last and address.version == each.version
+                if inside and pod.node not in (None, node) and pod.has_identity:
+                    found[each] = address
+    return found
+
+
+def _unheld(node: endpoint.NodeView, cause: str) -> resources.Problem:
+    return resources.Problem(
+        ref=resources.ObjectRef("Node", "", node.name),
+        path="spec.podCIDRs",
+        reason=f"{cause}; packets of a pod pass until its sandbox has been read, not only once it is known",
+    )
+
+
+def _ended(subject: Subject) -> bool:
+    return subject.pod is not None and subject.pod.finished
+
+
+def _settle(subject: Subject, taken: dict[net.Address, Subject | None]) -> Subject:
+    """Leave a subject the addresses that nobody has taken before, and note them as taken."""
+    kept = tuple(address for address in subject.addresses if taken.setdefault(address, subject) is subject)
+    return dataclasses.replace(subject, addresses=kept)
 
 
 def _join(
@@ -68,7 +117,7 @@ def _join(
     pod = cluster.pods.get((sandbox.namespace, sandbox.pod))
     if pod is not None and not _is_of(sandbox, pod, node.name):
         pod = None
-    if pod is not None and (pod.host_network or pod.finished):
+    if pod is not None and pod.host_network:
         return None
     known = pod is not None and pod.namespace in cluster.namespaces
     addresses = sandbox.addresses or (pod.addresses if pod is not None else ())
@@ -109,10 +158,10 @@ def _rank(pod: resources.Pod) -> tuple[bool, bool]:
 
 
 def _owners(
-    pods: Iterable[resources.Pod], local: Mapping[net.Address, Subject]
+    pods: Iterable[resources.Pod], local: Mapping[net.Address, Subject | None]
 ) -> tuple[dict[net.Address, resources.Pod], tuple[resources.Problem, ...]]:
     """Give each address to one pod; what a local sandbox has is its pod's, whatever others claim (rule A49)."""
-    owners = {address: subject.pod for address, subject in local.items() if subject.pod is not None}
+    owners = {address: found.pod for address, found in local.items() if found is not None and found.pod is not None}
     problems: list[resources.Problem] = []
     for pod in pods:
         if not pod.has_identity:

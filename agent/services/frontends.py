@@ -4,7 +4,8 @@ The problem: connect() sees the frontend, policies speak of backends (rules A30,
 one later. The rule: a service is the set of its backends as policies see them (identity, port, protocol),
 numbered by that content, so that Services with like backends are one. It never chooses a backend and never
 translates an address. A frontend takes only backends of its own family, as kube-proxy does; without any it
-is left out, and kube-proxy refuses. This module must not know policies: `classify` asks a callable.
+is left out, and kube-proxy refuses. A node port listens at this node only: what is dialled at another node
+crosses the packet layer here as it was dialled. This module must not know policies: `classify` asks a callable.
 """
 
 from __future__ import annotations
@@ -36,21 +37,31 @@ class Services:
     owners: Mapping[int, tuple[resources.ObjectRef, ...]]
 
 
-def build(cluster: snapshot.Snapshot, identity_of: Callable[[net.Address], identity.NumericIdentity]) -> Services:
-    """Resolve every Service of `cluster`; `identity_of` is the ipcache."""
+def build(
+    cluster: snapshot.Snapshot, identity_of: Callable[[net.Address], identity.NumericIdentity], *, node: str
+) -> Services:
+    """Resolve every Service of `cluster` as `node` does; `identity_of` is the ipcache.
+
+    Services that share an address and port have the backends of all: which of them is served is not defined.
+    """
     found: dict[desired.Frontend, tuple[Backend, ...]] = {}
-    owners: defaultdict[tuple[Backend, ...], set[resources.ObjectRef]] = defaultdict(set)
+    listening: defaultdict[desired.Frontend, set[resources.ObjectRef]] = defaultdict(set)
     endpoints = _Endpoints(cluster)
-    node_addresses = [address for node in cluster.nodes.values() for address in node.addresses]
+    here = cluster.nodes.get(node)
+    node_addresses = here.addresses if here is not None else ()
     for _, service in sorted(cluster.services.items()):
         ref = resources.ObjectRef("Service", service.namespace, service.name)
         for port in service.ports:
             by_family = _by_family(endpoints.of(service, port), port.protocol, identity_of)
             for frontend in _frontends(service, port, node_addresses):
                 backends = by_family.get(net.family_of(frontend.address))
-                if backends and frontend not in found:
-                    found[frontend] = backends
-                    owners[backends].add(ref)
+                if backends:
+                    others = found.get(frontend)
+                    found[frontend] = tuple(sorted({*others, *backends})) if others else backends
+                    listening[frontend].add(ref)
+    owners: defaultdict[tuple[Backend, ...], set[resources.ObjectRef]] = defaultdict(set)
+    for frontend, backends in found.items():
+        owners[backends] |= listening[frontend]
     contents = {
         backends: repr([(each.identity, each.port, each.protocol) for each in backends]).encode() for backends in owners
     }

@@ -28,6 +28,8 @@ _HEADER = struct.Struct("=iIII")
 _READ_BYTES = 64 * 1024
 WRITING_LIMIT_S = 1.0
 """A file that is modified and kept open for longer counts as settled: its writer may never close it."""
+WHOLE_QUIET_S = 0.002
+"""Enough quiet where files came and went whole, by rename or deletion: it only gathers what is done in one go."""
 
 
 class Mask(enum.IntFlag):
@@ -44,6 +46,7 @@ class Mask(enum.IntFlag):
     MOVE_SELF = 0x800
     IGNORED = 0x8000
     ONLYDIR = 0x1000000
+    ISDIR = 0x40000000
 
 
 _WATCHED = (
@@ -71,6 +74,10 @@ class Inotify:
         self._being_written: dict[tuple[int, str], float] = {}
         """Watch and name -> when it was first modified since it was last closed, seconds of the monotonic clock."""
         self._modified: set[tuple[int, str]] = set()
+        self._renamed: set[tuple[int, str]] = set()
+        """Watch and name of files that came whole and were not modified since."""
+        self._in_place = False
+        """Whether a file was made or written in place, and not renamed, since the last `settled`."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -104,6 +111,7 @@ class Inotify:
             if watch not in kept:
                 # EINVAL where the kernel dropped it with its directory.
                 self._libc.inotify_rm_watch(self._fd, watch)
+        self._renamed = {(watch, name) for watch, name in self._renamed if watch in kept}
 
     def drain(self) -> bool:
         """Read what is queued without waiting; tell whether something changed."""
@@ -122,6 +130,12 @@ class Inotify:
             watch, mask, _, length = _HEADER.unpack_from(read, offset)
             name = os.fsdecode(read[offset + _HEADER.size : offset + _HEADER.size + length].rstrip(b"\0"))
             offset += _HEADER.size + length
+            if mask & Mask.MOVED_TO and self._concerns(name):
+                self._renamed.add((watch, name))
+            elif mask & (_WRITTEN | Mask.MODIFY | Mask.CREATE):
+                self._renamed.discard((watch, name))
+            if mask & (Mask.MODIFY | Mask.CREATE) and not mask & Mask.ISDIR and self._concerns(name):
+                self._in_place = True
             if mask & Mask.MODIFY and self._concerns(name):
                 self._being_written.setdefault((watch, name), time.monotonic())
                 self._modified.add((watch, name))
@@ -141,10 +155,17 @@ class Inotify:
         """Return the files that were modified since `begin`, or are being written, as of the last `drain`."""
         since = time.monotonic() - WRITING_LIMIT_S
         writing = {key for key, first in self._being_written.items() if first > since}
+        return self._paths(self._modified | writing)
+
+    def renamed(self) -> frozenset[pathlib.Path]:
+        """Return the files that came whole, by rename, and were not modified since, as of the last `drain`."""
+        return self._paths(self._renamed)
+
+    def _paths(self, keys: Collection[tuple[int, str]]) -> frozenset[pathlib.Path]:
         directories: dict[int, list[pathlib.Path]] = {}
         for path, watch in self._watches.items():
             directories.setdefault(watch, []).append(path)
-        return frozenset(path / name for watch, name in self._modified | writing for path in directories.get(watch, ()))
+        return frozenset(path / name for watch, name in keys for path in directories.get(watch, ()))
 
     async def changed(self, timeout_s: float | None = None) -> bool:
         """Wait for a change; False if `timeout_s` passed without one."""
@@ -163,8 +184,10 @@ class Inotify:
         return True
 
     async def settled(self, *, quiet_s: float, limit_s: float) -> None:
-        """Wait until nothing changed for `quiet_s`, at most `limit_s`."""
+        """Wait until nothing changed for `quiet_s`, at most `limit_s`; for less where nothing is written in place."""
         deadline = time.monotonic() + limit_s
         while (left := deadline - time.monotonic()) > 0:
-            if not await self.changed(min(quiet_s, left)):
-                return
+            enough_s = quiet_s if self._in_place or self._being_written else min(quiet_s, WHOLE_QUIET_S)
+            if not await self.changed(min(enough_s, left)):
+                break
+        self._in_place = False

@@ -186,10 +186,12 @@ class ManifestSource:
         watches.keep(found.directories)
         contents = tree.contents(self._directory, found)
         changed = watches.drain()
-        unsettled = watches.unsettled()
+        unsettled, renamed = watches.unsettled(), watches.renamed()
         for name, read in contents.items():
             paths = self._paths(name)
             patience_s = QUIET_S if read else RETRY_S
+            if read and paths & renamed and not paths & unsettled and not (self._directory / name).is_symlink():
+                continue  # it came whole
             if paths & unsettled or any(_is_younger(path, patience_s) for path in paths):
                 contents[name] = _BEING_WRITTEN
                 self._retry_s = max(self._retry_s or 0.0, RETRY_S if paths & unsettled else patience_s)

@@ -38,6 +38,7 @@ extern int bpf_dynptr_from_skb(struct sk_buff *skb, __u64 flags, struct bpf_dynp
 
 #define NF_DROP 0
 #define NF_ACCEPT 1
+#define NW_LOOPBACK_IFINDEX 1	/* LOOPBACK_IFINDEX, include/net/flow.h: the same in every network namespace */
 
 /* enum ip_conntrack_info, include/uapi/linux/netfilter/nf_conntrack_common.h. */
 enum nw_ctinfo {

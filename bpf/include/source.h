@@ -4,7 +4,8 @@
  * fragment would be in somebody's datagram, conntrack have taken a forged packet for a reply, or the node answered it.
  *
  *   1. it comes in by a pod's own interface: the source must be an address of that pod; discovery may also come
- *      from a link-local address or from none (RFC 4861, RFC 3810)
+ *      from a link-local address or from none (RFC 4861, RFC 3810), but not router advertisements and redirects:
+ *      a pod is no router, and a node that is no IPv6 router would believe it (RFC 6104, CVE-2020-10749)
  *   2. the source is a pod's of this node whose interface is known: it must come in there
  */
 #ifndef NODEWALL_SOURCE_H
@@ -13,6 +14,15 @@
 #include "decide.h"
 #include "emit.h"
 #include "packet.h"
+
+#define NW_ROUTER_ADVERTISEMENT 134
+#define NW_REDIRECT 137
+
+static __always_inline bool source_plays_router(const struct packet *packet)
+{
+	return packet_is_discovery(packet) &&
+	       (packet->icmp_type == NW_ROUTER_ADVERTISEMENT || packet->icmp_type == NW_REDIRECT);
+}
 
 static __always_inline bool source_may_discover(const struct packet *packet)
 {
@@ -29,6 +39,8 @@ static __always_inline __u32 source_forged_by(const struct packet *packet, __u32
 	struct endpoint claimed = {};
 
 	if (sender != NW_SLOT_EMPTY) {
+		if (source_plays_router(packet))
+			return sender;
 		if (owner == sender || source_may_discover(packet))
 			return NW_SLOT_EMPTY;
 		return sender;

@@ -52,7 +52,7 @@ def policies(peers: int) -> list[dict[str, Any]]:
     server = {"podSelector": {"matchLabels": {"app": "server"}}}
     client = {"podSelector": {"matchLabels": {"app": "client"}}}
     ports = [{"port": ALLOWED}, {"port": ALLOWED, "protocol": "UDP"}]
-    egress = {**client, "policyTypes": ["Egress"], "egress": [{"to": [server, *blocks], "ports": ports[:1]}]}
+    egress = {**client, "policyTypes": ["Egress"], "egress": [{"to": [server, *blocks], "ports": ports}]}
     ingress = {**server, "ingress": [{"from": [client, *blocks], "ports": ports[:1]}]}
     return [
         {

@@ -10,6 +10,8 @@ from agent.model import net
 ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
 UDP, ICMP, ICMPV6, DESTINATION_OPTIONS, FRAGMENT = 17, 1, 58, 60, 44
 UNREACHABLE, PORT_UNREACHABLE = 3, 3
+IPV6_BYTES = 40
+"""The header without extensions."""
 
 
 def udp(source: net.Address, destination: net.Address, port: int, *, payload: bytes = b"x", sport: int = 999) -> bytes:

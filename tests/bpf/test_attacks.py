@@ -149,6 +149,16 @@ def test_discovery_that_was_routed_is_data_and_judged(rig: conftest.Rig) -> None
         assert _reasons(rig) == {(verdict_.Reason.POLICY_DENIED, states.endpoint_of(0))}
 
 
+@pytest.mark.parametrize("kind", [134, 137])
+def test_a_pod_is_no_router_to_its_node(rig: conftest.Rig, kind: int) -> None:
+    """A node that forwards no IPv6 believes router advertisements (CVE-2020-10749)."""
+    first, _ = rig.node.pods
+    rig.datapath.apply(states.pods(rig.node))
+    message = packets.icmp6(ipaddress.ip_address("fe80::1"), ipaddress.ip_address("ff02::1"), kind, bytes(36))
+    first.run(traffic.sends_raw(message, ethertype=packets.ETH_IPV6, to=first.mac))
+    assert _reasons(rig) == {(verdict_.Reason.SOURCE_SPOOFED, states.endpoint_of(0))}
+
+
 def test_fragments_after_the_first_match_only_rows_for_every_port(rig: conftest.Rig) -> None:
     first, second = rig.node.pods
     rig.datapath.apply(states.pods(rig.node, ingress={(256, states.UDP, PORT, 16): states.ALLOW}))

@@ -74,6 +74,27 @@ def test_a_neighbours_address_cannot_be_advertised_by_neighbour_discovery(guarde
         assert _spoofed(guarded) == expected
 
 
+def test_an_advertisement_behind_more_headers_than_are_followed_is_dropped(guarded: conftest.Rig) -> None:
+    first, second = guarded.node.pods
+    gateway = ipaddress.ip_address(node.GATEWAY6)
+    plain = packets.icmp6(first.address6, gateway, 136, SOLICITED_OVERRIDE + second.address6.packed + bytes(8))
+    for count, dropped in ((1, True), (9, True)):
+        chain = packets.options6(count, packets.ICMPV6, plain[packets.IPV6_BYTES :])
+        packet = packets.ipv6(first.address6, gateway, packets.DESTINATION_OPTIONS, chain)
+        first.run(traffic.sends_raw(packet, ethertype=packets.ETH_IPV6, to=first.mac))
+        assert bool(_spoofed(guarded)) is dropped
+
+
+@pytest.mark.parametrize("kind", [134, 137])
+def test_a_pod_on_a_bridge_is_no_router(guarded: conftest.Rig, kind: int) -> None:
+    """Rule A41 lets discovery pass; what only routers say is not a pod's to say (CVE-2020-10749)."""
+    first, _ = guarded.node.pods
+    link_local = ipaddress.ip_address("fe80::1")
+    message = packets.icmp6(link_local, ipaddress.ip_address("ff02::1"), kind, bytes(36))
+    first.run(traffic.sends_raw(message, ethertype=packets.ETH_IPV6, to=first.mac))
+    assert _spoofed(guarded) == [(states.endpoint_of(0), link_local)]
+
+
 def test_frames_whose_source_nobody_can_check_are_dropped(guarded: conftest.Rig) -> None:
     first, second = guarded.node.pods
     before = _received(second)

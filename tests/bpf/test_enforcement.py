@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
+import subprocess
 
 import pytest
 
 from agent.datapath.bpf import layout
 from agent.model import identity, net
 from agent.model import verdict as verdict_
-from tests.bpf import conftest, node, states, traffic
+from tests.bpf import conftest, node, packets, states, traffic
 
 pytestmark = pytest.mark.root
 
@@ -137,6 +139,17 @@ def test_a_pod_reaches_its_own_node_only_if_its_egress_allows_it_rule_a37(rig: c
     assert second.run(traffic.connects(target, PORT)) == errno.ECONNREFUSED
 
 
+def test_a_link_local_address_of_the_node_is_no_way_round_rule_a37(rig: conftest.Rig) -> None:
+    first = rig.node.pods[0]
+    rig.datapath.apply(states.pods(rig.node, egress={}))
+    assert first.run(traffic.connects(_link_local_of("veth0"), PORT)) == errno.EACCES
+    packet = packets.udp(first.address6, ipaddress.ip_address(str(_link_local_of("veth0")).partition("%")[0]), PORT)
+    first.run(traffic.sends_raw(packet, ethertype=packets.ETH_IPV6, to=first.mac))
+    reasons = [(event.reason, event.layer) for event in rig.verdicts()]
+    denied = verdict_.Reason.POLICY_DENIED.value
+    assert reasons == [(denied, verdict_.Layer.SOCKET.value), (denied, verdict_.Layer.PACKET.value)]
+
+
 def test_a_held_pod_speaks_to_nobody_and_nobody_to_it_rule_a45(rig: conftest.Rig) -> None:
     first, second = rig.node.pods
     rig.datapath.apply(states.pods(rig.node, held=frozenset({1})))
@@ -174,3 +187,11 @@ def _gist(event: layout.RawEvent) -> tuple[verdict_.Layer, net.Direction, verdic
         verdict_.Reason(event.reason),
         event.rule,
     )
+
+
+def _link_local_of(interface: str) -> ipaddress.IPv6Address:
+    """Return the node's link-local address on a veth, as the pod behind it dials it."""
+    command = ["ip", "-j", "-6", "addr", "show", "dev", interface, "scope", "link"]
+    shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    local = next(item["local"] for link in shown for item in link.get("addr_info", ()) if "local" in item)
+    return ipaddress.IPv6Address(f"{local}%eth0")

@@ -42,6 +42,18 @@ def test_a_headless_service_has_no_address() -> None:
     assert paths == []
 
 
+def test_an_address_that_the_load_balancer_serves_itself_is_no_frontend() -> None:
+    """kube-proxy does not translate addresses of ipMode Proxy: what is dialled there leaves the cluster (rule A42)."""
+    document = samples.service()
+    document["status"] = {
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.2", "ipMode": "VIP"}, {"ip": "192.0.2.3", "ipMode": "Proxy"}]}
+    }
+    document["spec"]["externalIPs"] = []
+    service = decode.decode(document).resource
+    assert isinstance(service, resources.Service)
+    assert service.external_addresses == (ipaddress.ip_address("192.0.2.2"),)
+
+
 @pytest.mark.parametrize("selector", [None, {}])
 def test_an_empty_selector_selects_no_pod(selector: object) -> None:
     assert _service(selector=selector)[0].selector is None

@@ -140,6 +140,31 @@ def test_a_pod_is_found_when_cni_has_written_its_result(tmp_path: pathlib.Path, 
     asyncio.run(scenario())
 
 
+def test_the_nodes_own_namespace_is_no_pods(tmp_path: pathlib.Path) -> None:
+    """A file that outlived its pod may name a /proc/PID/ns/net that is a process of the node by now."""
+    document = test_cni_cache.file(netns=f"/proc/{os.getpid()}/ns/net")
+    (tmp_path / "stale").write_text(json.dumps(document))
+    with inotify.Inotify(concerns=lambda _name: True) as changes:
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, dump_links=dict).read()
+    assert reading.sandboxes == ()
+    assert reading.waiting == ()
+    (problem,) = reading.problems
+    assert "own network namespace" in problem.reason
+
+
+@pytest.mark.root
+def test_a_pod_without_a_known_veth_is_told_of(tmp_path: pathlib.Path, namespace: str) -> None:
+    """Nobody checks the source of what it sends: not every CNI writes down the host's interface."""
+    write(tmp_path, namespace)
+    with inotify.Inotify(concerns=lambda _name: True) as changes:
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, dump_links=dict).read()
+        (found,), (problem,) = reading.sandboxes, reading.problems
+        assert (found.veth_ifindex, found.ingress_ifindex) == (0, 0)
+        assert str(problem.ref) == "Pod x/a"
+        assert "source" in problem.reason
+        assert sandboxes.SandboxWatch(tmp_path, changes=changes).read().problems == ()
+
+
 @pytest.mark.root
 def test_cni_del_removes_the_sandbox(tmp_path: pathlib.Path, namespace: str) -> None:
     async def scenario() -> None:

@@ -25,7 +25,7 @@ def past() -> history.History:
 
 
 def enriched(event: agents.Event, past: history.History) -> verdict.VerdictEvent:
-    return enrich.enrich(event, node="n1", history=past, monotonic_to_unix_ns=OFFSET)
+    return enrich.enrich(event, node="n1", past=past.past, monotonic_to_unix_ns=OFFSET)
 
 
 def test_a_default_deny_names_both_pods_and_the_policies_that_isolate(past: history.History) -> None:
@@ -100,9 +100,9 @@ def test_only_the_last_generations_are_remembered_and_older_events_get_the_oldes
     for number in range(1, history.KEPT + 4):
         past.enforced(number, agents.enforced(), snapshot.build((agents.pod(f"p{number}", agents.CLIENT),)))
     state = dataclasses.replace(agents.enforced(), endpoints={})
-    assert past.at(1).snapshot.pods.keys() == {("x", "p4")}
+    assert past.past.at(1).snapshot.pods.keys() == {("x", "p4")}
     past.enforced(2**32 - 1, state, snapshot.Snapshot())
-    assert past.at(3).snapshot == snapshot.Snapshot()  # after the counter wrapped, 3 is newer
+    assert past.past.at(3).snapshot == snapshot.Snapshot()  # after the counter wrapped, 3 is newer
 
 
 def test_the_other_end_of_a_pods_own_direction_is_named_by_address(past: history.History) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import weakref
 from collections.abc import Sequence
 
+import pytest
+
+from agent import desired, snapshot
 from agent.model import verdict
-from agent.observer import history, observer, stream
+from agent.observer import enrich, history, observer, stream
 from tests.support import agents
 
 
@@ -41,7 +46,7 @@ class World:
         self.clock = agents.ManualClock()
         self.kernel_lost = 5
         self.stream = stream.Stream(clock=self.clock)
-        past = history.History()
+        self.past = past = history.History()
         past.enforced(1, agents.enforced(), agents.cluster())
         self.observer = observer.Observer(
             node="n1",
@@ -69,7 +74,9 @@ def test_of_a_batch_that_is_too_large_the_newest_are_kept_and_the_others_counted
             world.ring.put([agents.Event(source_port=port) for port in range(observer.BATCH + 7)])
             world.observer.read_once()
             assert world.observer.dropped == 7
-            assert world.stream.stored()[0].source.port == 7
+            stored = world.stream.stored()
+            assert stored[0].source.port == observer.BATCH + 7 - stream.STORED
+            assert stored[-1].source.port == observer.BATCH + 6
             async with asyncio.timeout(5):
                 told = {await anext(items) for items in [subscription.items()] for _ in range(2)}
             # The reader's own queue is shorter than a batch, so it lost some more.
@@ -84,6 +91,49 @@ def test_events_of_other_programs_are_counted_and_stop_nothing() -> None:
     world.observer.read_once()
     assert world.observer.dropped == 1
     assert len(world.stream.stored()) == 1
+
+
+def test_events_are_named_by_the_past_they_were_read_in_however_late_somebody_asks() -> None:
+    world = World()
+    world.ring.put([agents.Event()])
+    world.observer.read_once()
+    for number in range(2, 2 + 3 * history.KEPT):
+        world.past.enforced(number, desired.DesiredState(), snapshot.Snapshot())
+        world.observer.read_once()
+    (event,) = world.stream.stored()
+    assert (event.source.pod, event.isolating) == ("a", (agents.DENY.ref,))
+
+
+def test_a_batch_lets_go_of_its_past_once_that_is_old() -> None:
+    world = World()
+    alive = weakref.ref(world.past.past.moments[1])
+    world.ring.put([agents.Event()])
+    world.observer.read_once()
+    for number in range(2, 2 + history.KEPT):
+        world.past.enforced(number, desired.DesiredState(), snapshot.Snapshot())
+    gc.collect()
+    assert alive() is not None
+    world.observer.read_once()
+    gc.collect()
+    assert alive() is None
+
+
+def test_nothing_is_named_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        named: list[object] = []
+        world = World()
+        monkeypatch.setattr(enrich, "enrich", lambda event, **_: (named.append(event), agents.flow())[1])
+        with world.stream.subscribe(wanted=verdict.Filter(verdict=verdict.Verdict.DROPPED)):
+            world.ring.put([agents.Event(verdict=1, reason=1)] * 100)
+            world.observer.read_once()
+            assert named == []
+            world.ring.put([agents.Event(verdict=1, reason=1), agents.Event()])
+            world.observer.read_once()
+            assert named == [agents.Event()]
+        world.stream.stored(3)
+        assert len(named) == 4
+
+    asyncio.run(scenario())
 
 
 def test_readers_are_told_of_what_the_kernels_ring_lost_since_the_start() -> None:

@@ -169,7 +169,6 @@ def test_a_service_is_classed_for_each_egress_set() -> None:
     assert set(allowed.frontends) == {
         desired.Frontend(ipaddress.ip_address("10.96.0.1"), 80, 6),
         desired.Frontend(ipaddress.ip_address("192.0.2.1"), 30080, 6),
-        desired.Frontend(ipaddress.ip_address("192.0.2.2"), 30080, 6),
     }
     (value,) = allowed.classes.values()
     assert value[0] is desired.ServiceClass.ALL

@@ -53,12 +53,35 @@ def test_without_a_uid_a_pod_of_another_node_is_another_pod() -> None:
     assert subject.pod is None
 
 
-@pytest.mark.parametrize("change", [{"host_network": True}, {"phase": resources.PodPhase.SUCCEEDED}])
-def test_host_network_and_finished_pods_are_no_endpoints_and_own_nothing(change: dict[str, object]) -> None:
-    """Rules A26, A27."""
-    found = resolve(dataclasses.replace(POD, **change))  # type: ignore[arg-type]
+def test_host_network_pods_are_no_endpoints_and_own_nothing() -> None:
+    """Rule A26."""
+    found = resolve(dataclasses.replace(POD, host_network=True))
     assert found.subjects == ()
     assert found.owners == {}
+
+
+@pytest.mark.parametrize("phase", [resources.PodPhase.SUCCEEDED, resources.PodPhase.FAILED])
+def test_a_finished_pod_owns_nothing_but_its_sandbox_stays_isolated(phase: resources.PodPhase) -> None:
+    """Rules A27, A49: a pod may be called Failed while its processes go on."""
+    pod = dataclasses.replace(POD, phase=phase)
+    found = resolve(pod)
+    (subject,) = found.subjects
+    assert (subject.pod, subject.held, subject.addresses) == (pod, False, (A4,))
+    assert found.owners == {}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_the_address_of_a_finished_pod_is_whose_it_is_now(*, here: bool) -> None:
+    """Rule A27."""
+    heir = dataclasses.replace(POD, name="z", uid="z", node=pictures.NODE if here else "node-2")
+    of_heir = dataclasses.replace(SANDBOX, pod="z", uid="z", netns_cookie=9)
+    ended = dataclasses.replace(POD, phase=resources.PodPhase.FAILED)
+    found = resolve(ended, heir, sandboxes=(SANDBOX, of_heir) if here else (SANDBOX,))
+    assert {subject.sandbox.pod: subject.addresses for subject in found.subjects} == (
+        {"a": (), "z": (A4,)} if here else {"a": ()}
+    )
+    assert found.owners == {A4: heir}
+    assert found.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -145,4 +168,38 @@ def test_the_nodes_own_pod_ranges_are_held_by_mode(mode: endpoint.HoldMode, *, g
     items: list[resources.Resource] = [*pictures.NODES, *([pictures.policy("deny")] if guarded else [])]
     view = endpoint.NodeView(name=pictures.NODE, hold_mode=mode)
     expected: set[net.Network] = {ipaddress.ip_network("10.0.1.0/24")} if held else set()
-    assert subjects.held_ranges(snapshot.build(items, ()), view) == expected
+    assert subjects.hold(snapshot.build(items, ()), view).ranges == expected
+
+
+def test_a_range_in_which_another_node_has_pods_is_not_held() -> None:
+    """Such a range says nothing about this node (an IPAM that does not use podCIDR): holding it would cut them off."""
+    (address,) = POD.addresses
+    items: tuple[resources.Resource, ...] = (*pictures.NODES, pictures.policy("deny"))
+    view = endpoint.NodeView(name=pictures.NODE, hold_mode=STRICT)
+    elsewhere = dataclasses.replace(POD, node="node-2")
+    ended = dataclasses.replace(elsewhere, phase=resources.PodPhase.FAILED)
+    for pod, held in ((elsewhere, False), (ended, True), (POD, True), (dataclasses.replace(POD, node=None), True)):
+        assert bool(subjects.hold(snapshot.build((*items, pod), ()), view).ranges) is held
+    (problem,) = subjects.hold(snapshot.build((*items, elsewhere), ()), view).problems
+    assert problem.ref == resources.ObjectRef("Node", "", pictures.NODE)
+    assert str(address) in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("mode", "nodes", "told"),
+    [
+        (AUTO, pictures.NODES[1:], True),
+        (AUTO, (dataclasses.replace(pictures.NODES[0], pod_ranges=()),), True),
+        (AUTO, (), False),
+        (STRICT, (), True),
+        (PERMISSIVE, pictures.NODES[1:], False),
+    ],
+)
+def test_a_node_without_a_known_range_says_that_unknown_pods_pass(
+    mode: endpoint.HoldMode, nodes: tuple[resources.Node, ...], *, told: bool
+) -> None:
+    """Rule A45."""
+    view = endpoint.NodeView(name=pictures.NODE, hold_mode=mode)
+    found = subjects.hold(snapshot.build((*nodes, pictures.policy("deny")), ()), view)
+    assert found.ranges == frozenset()
+    assert bool(found.problems) is told

@@ -37,7 +37,7 @@ def identity_of(address: net.Address) -> identity.NumericIdentity:
 
 
 def build(*items: resources.Resource) -> frontends.Services:
-    return frontends.build(snapshot.build(items, ()), identity_of)
+    return frontends.build(snapshot.build(items, ()), identity_of, node=NODE.name)
 
 
 def behind(found: frontends.Services, address: net.Address = VIP4, port: int = 80) -> list[tuple[int, int]]:
@@ -80,16 +80,36 @@ def test_a_headless_service_listens_nowhere() -> None:
     assert build(dataclasses.replace(SERVICE, cluster_addresses=()), POD).frontends == {}
 
 
-def test_external_addresses_and_the_node_port_of_every_node_are_frontends() -> None:
+def test_external_addresses_and_the_node_port_of_this_node_are_frontends() -> None:
+    """kube-proxy translates node ports at the node's own addresses only; another node's is left as it was dialled."""
     external = ipaddress.ip_address("203.0.113.1")
     port = dataclasses.replace(PORT, node_port=30080)
-    found = build(dataclasses.replace(SERVICE, external_addresses=(external,), ports=(port,)), POD, NODE)
+    other = resources.Node(name="other", addresses=(ipaddress.ip_address("192.0.2.2"),))
+    found = build(dataclasses.replace(SERVICE, external_addresses=(external,), ports=(port,)), POD, NODE, other)
     assert set(found.frontends) == {
         desired.Frontend(VIP4, 80, 6),
         desired.Frontend(external, 80, 6),
         *(desired.Frontend(address, 30080, 6) for address in NODE.addresses),
     }
     assert behind(found, NODE.addresses[1], 30080) == [(1, 8080)]
+
+
+def test_two_services_at_one_address_and_port_have_the_backends_of_both() -> None:
+    """Which of them kube-proxy serves is not defined: only what holds for both may be said early (rule A42)."""
+    shared = ipaddress.ip_address("203.0.113.1")
+    first = dataclasses.replace(SERVICE, external_addresses=(shared,))
+    second = dataclasses.replace(
+        first, name="t", cluster_addresses=(), selector=labels.Labels({"app": "b"}), ports=(PORT,)
+    )
+    other = dataclasses.replace(
+        POD, name="b", labels=labels.Labels({"app": "b"}), addresses=(ipaddress.ip_address("10.0.0.2"),)
+    )
+    for items in ((first, second), (second, first)):
+        found = build(*items, POD, other)
+        assert behind(found, shared) == [(1, 8080), (2, 8080)]
+        assert behind(found) == [(1, 8080)]
+        names = [ref.name for ref in found.owners[found.frontends[desired.Frontend(shared, 80, 6)]]]
+        assert names == ["s", "t"]
 
 
 def test_only_ready_pods_that_stay_are_backends() -> None:

@@ -262,6 +262,23 @@ def test_what_is_there_shows_at_once_and_every_way_to_change_it_shows(
     assert times == sorted(times)
 
 
+def test_a_file_that_comes_whole_waits_for_no_writer(
+    directory: pathlib.Path, source: manifests.ManifestSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "QUIET_S", 4 * TIMEOUT_S)
+    monkeypatch.setattr(manifests, "SETTLE_LIMIT_S", 4 * TIMEOUT_S)
+
+    def rename(name: str) -> Change:
+        def change(directory: pathlib.Path) -> None:
+            (directory / ".new").write_text(_policy(name))
+            (directory / ".new").rename(directory / "a.yaml")
+
+        return change
+
+    updates = _watched(source, directory, rename("one"), rename("two"), lambda there: (there / "a.yaml").unlink())
+    assert [_names(update) for update in updates] == [set(), {"one"}, {"two"}, set()]
+
+
 def test_a_config_map_swap_shows(directory: pathlib.Path, source: manifests.ManifestSource) -> None:
     for name in ("one", "two"):
         (directory / f"..{name}").mkdir()

@@ -42,8 +42,8 @@ class Labs:
 
 
 def lab_name(purpose: str) -> str:
-    """Return a name for a test's own lab, one that `cleared` knows."""
-    return f"test-{os.getpid()}-{purpose}"
+    """Return a short name for a test's own lab, one that `cleared` knows; labs of one purpose follow each other."""
+    return f"test-{os.getpid()}-{purpose[:2]}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,10 +74,11 @@ def tables(directory: pathlib.Path) -> Found:
     results = directory / "tables.xml"
     plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]  # they write beside the tests
     command = [sys.executable, "-m", "pytest", *plugins, "-v", "--durations=0", f"--junitxml={results}"]
-    done = run([*command, "-m", "root and sctp", "tests/system/test_cases_lab.py"])
+    command += ["-m", "root and sctp", "tests/system/test_cases_lab.py"]
+    status = subprocess.run(command, env=ENVIRONMENT, check=False).returncode  # shown as it runs: it takes minutes
     if not results.exists():
-        return f"pytest ended with {done.returncode}", ""
-    return outcome(ET.parse(results).getroot(), done.returncode)  # noqa: S314 - written by pytest just now
+        return f"pytest ended with {status}", ""
+    return outcome(ET.parse(results).getroot(), status)  # noqa: S314 - written by pytest just now
 
 
 def outcome(results: ET.Element, status: int) -> Found:
@@ -118,8 +119,9 @@ def refusal(status: int, stderr: str) -> Found:
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the project, and show what it says as well."""
+    print(f"$ {' '.join(command)}", flush=True)
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    print(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}(exit status {done.returncode})", flush=True)
+    print(f"{done.stdout}{done.stderr}(exit status {done.returncode})", flush=True)
     return done
 
 

@@ -15,6 +15,7 @@ being in force: nothing here deletes a row before the next generation counts.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import socket
@@ -28,6 +29,7 @@ from agent.datapath.bpf import (
     artifacts,
     bridges,
     conntrack,
+    ipvs,
     layout,
     links,
     maps,
@@ -48,6 +50,16 @@ PACKET_PROGRAMS = tuple(hook.program for hook in links.HOOKS)
 PROGRAMS = (*socket_loader.ATTACH_TYPES, *PACKET_PROGRAMS, TC_PROGRAM)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """The rest of an apply."""
+
+    steps: tuple[plan.Step, ...]
+    grace: bool
+    """Whether programs may read what the steps change."""
+    result: plan.Tables
+
+
 class BPFDatapath:
     """Keeps `base.Datapath`. One caller; `open` comes before everything but `uninstall`."""
 
@@ -61,6 +73,8 @@ class BPFDatapath:
         self._maps = maps.Maps(self._pins)
         self._links = links.Links(self._pins / "links")
         self._realized: plan.Tables | None = None
+        self._left: _Left | None = None
+        """What `settle` has to do."""
         self._checks_bridges = True
 
     def open(self) -> base.EngineReport:
@@ -77,23 +91,43 @@ class BPFDatapath:
         unproved = selftest.SelfTest(self._maps, programs, self._cgroup_root).run()
         self._remove_leftovers(programs)
         self._realized = self._maps.tables()
-        return base.EngineReport(mode=MODE, reasons=(*unproved, *self._unchecked(programs), *bridges.unfiltered()))
+        unfiltered = (*bridges.unfiltered(), *ipvs.unfiltered())
+        return base.EngineReport(mode=MODE, reasons=(*unproved, *self._unchecked(programs), *unfiltered))
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
-        """Bring the maps into line. Raises MapFull or ApplyFailed; the generation turns last, or not at all."""
+        """Bring the maps into line up to the flip. Raises MapFull or ApplyFailed; the generation turns last or never.
+
+        A packet that a program judged right before the flip may still be under way in any case, so nothing would be
+        gained by waiting for the program.
+        """
         begun = time.perf_counter()
+        self.settle()
         realized = self._realized or self._maps.tables()
         todo = plan.plan(realized, desired)
         self._realized = None  # what the maps hold is unknown until every step is made
-        for step in todo.steps:
-            self._make(step)
-        self._realized = todo.result
+        before_grace = next((place for place, step in enumerate(todo.steps, 1) if step.grace), len(todo.steps))
+        for step in todo.steps[:before_grace]:
+            self._write(step)
+        self._left = _Left(steps=todo.steps[before_grace:], grace=todo.flipped, result=todo.result)
+        if not todo.flipped:
+            self.settle()
         return base.Applied(
             generation=todo.generation,
             written=todo.written,
             flipped=len(desired.endpoints) if todo.flipped else 0,
             seconds=time.perf_counter() - begun,
         )
+
+    def settle(self) -> None:
+        """Wait until no program reads the old generation, and remove it. Raises ApplyFailed."""
+        left, self._left = self._left, None
+        if left is None:
+            return
+        if left.grace:
+            _wait_for_programs()
+        for step in left.steps:
+            self._make(step)
+        self._realized = left.result
 
     def attach_links(self, sandboxes: Iterable[endpoint.Sandbox]) -> None:
         """Check sources at the veth of each pod that hangs on a bridge; let go of veths that are gone.
@@ -115,7 +149,8 @@ class BPFDatapath:
             self._links.detach(name)
 
     def tables(self) -> plan.Tables:
-        """Read what the maps hold. Raises DatapathError."""
+        """Read what the maps hold, once settled. Raises DatapathError."""
+        self.settle()
         return self._maps.tables()
 
     def counters(self) -> Mapping[str, int]:
@@ -130,7 +165,7 @@ class BPFDatapath:
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""
         self._maps.close()
-        self._realized = None
+        self._realized = self._left = None
 
     def uninstall(self) -> None:
         """Remove links, programs, maps, pins of every version, and the nftables table; safe to repeat."""
@@ -194,6 +229,11 @@ class BPFDatapath:
                 _remove_tree(version)
 
     def _make(self, step: plan.Step) -> None:
+        self._write(step)
+        if step.grace:
+            _wait_for_programs()
+
+    def _write(self, step: plan.Step) -> None:
         for table, content in step.upserts.items():
             self._maps.upsert(table, content)
         for table, keys in step.deletes.items():
@@ -202,8 +242,11 @@ class BPFDatapath:
             self._maps.store_drop_silently(drop_silently=step.drop_silently)
         if step.flip_to is not None:
             self._maps.store_generation(step.flip_to)
-        if step.grace and not syscalls.wait_for_programs():
-            time.sleep(GRACE_SECONDS)
+
+
+def _wait_for_programs() -> None:
+    if not syscalls.wait_for_programs():
+        time.sleep(GRACE_SECONDS)
 
 
 def _remove_tree(directory: pathlib.Path) -> None:

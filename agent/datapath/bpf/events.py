@@ -1,7 +1,7 @@
 """The ring buffer of verdicts, read in batches from user space.
 
 The problem: a busy node makes 100 000 verdicts a second, and a callback for each costs more than the
-verdict. The rule: map the ring (kernel documentation, bpf/ringbuf), copy what is ready in one slice and
+verdict. The rule: map the ring (kernel documentation, bpf/ringbuf), copy what is ready at once and
 unpack it in one pass; hand on tuples and let the observer decode what somebody asks for. A reader never
 holds the datapath up: what does not fit is counted there (`events_lost`) and dropped.
 
@@ -38,8 +38,8 @@ class EventReader:
                 size = syscalls.map_info(self._descriptor).max_entries
                 self._mask = size - 1
                 self._consumer = undo.enter_context(mmap.mmap(self._descriptor, mmap.PAGESIZE))
-                # The data pages are mapped twice in a row, so that a record that wraps can be read in one piece.
-                data = mmap.mmap(self._descriptor, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+                # The kernel offers the data pages twice in a row, for records that wrap; once costs half the memory.
+                data = mmap.mmap(self._descriptor, mmap.PAGESIZE + size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
                 self._producer = undo.enter_context(data)
             except (OSError, ValueError) as error:
                 raise errors.DatapathError(f"mapping the event ring {pin}: {error}") from error
@@ -60,6 +60,8 @@ class EventReader:
             return []
         offset = mmap.PAGESIZE + (begin & self._mask)
         ready = self._producer[offset : offset + length]
+        if len(ready) < length:
+            ready += self._producer[mmap.PAGESIZE : mmap.PAGESIZE + length - len(ready)]
         events, used = _unpack(ready)
         self._consumed[0] = begin + used
         return events

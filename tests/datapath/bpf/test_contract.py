@@ -70,6 +70,20 @@ def test_after_a_crash_behind_any_step_the_next_agent_ends_where_it_shall(
     after.close()
 
 
+def test_what_programs_may_still_read_goes_only_after_the_change_counts(datapath: datapath_.BPFDatapath) -> None:
+    datapath.apply(contract.some_state())
+    datapath.settle()
+    applied = datapath.apply(contract.some_state(sets=602))
+    held = datapath._maps.tables()
+    assert held.generation == applied.generation
+    assert {key.set for key in held.policy} == {601, 602}
+    datapath.settle()
+    assert {key.set for key in datapath._maps.tables().policy} == {602}
+    written = applied.written
+    datapath.settle()
+    assert datapath.apply(contract.some_state(sets=602)).written == 0 < written
+
+
 def test_opening_again_adopts_maps_programs_and_links_as_they_are(
     home: node.Node, datapath: datapath_.BPFDatapath
 ) -> None:
