@@ -87,8 +87,9 @@ class Observer:
             try:
                 await asyncio.shield(reading)
             finally:
-                self._stop.set()
+                # In this order: the thread closes the descriptor once it sees the flag.
                 os.eventfd_write(self._stop_fd, 1)
+                self._stop.set()
 
     def read_once(self) -> int:
         """Move what the ring holds into the stream; return how many events that were."""

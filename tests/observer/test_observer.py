@@ -122,7 +122,12 @@ def test_nothing_is_named_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> 
     async def scenario() -> None:
         named: list[object] = []
         world = World()
-        monkeypatch.setattr(enrich, "enrich", lambda event, **_: (named.append(event), agents.flow())[1])
+
+        def name(event: object, **_: object) -> verdict.VerdictEvent:
+            named.append(event)
+            return agents.flow()
+
+        monkeypatch.setattr(enrich, "enrich", name)
         with world.stream.subscribe(wanted=verdict.Filter(verdict=verdict.Verdict.DROPPED)):
             world.ring.put([agents.Event(verdict=1, reason=1)] * 100)
             world.observer.read_once()
