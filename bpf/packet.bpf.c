@@ -18,8 +18,10 @@
 #include "source.h"
 
 /*
- * What the hooks share: the time, and the packet, whose bytes `data` gives. False: nothing to judge by, pass. A program
- * has one dynptr: the verifier refuses a stack slot that was one and is something else later.
+ * What the hooks share: the time, and the packet, whose bytes `data` gives. False, and then the packet passes, does not
+ * happen once the programs are loaded: `config` is an array of one, and a dynptr of an skb is refused for flags only.
+ * What cannot be parsed is no such case: it is malformed, and judged (packet.h). A program has one dynptr: the verifier
+ * refuses a stack slot that was one and is something else later.
  */
 static __always_inline bool packet_begin(struct bpf_nf_ctx *ctx, __u8 family, struct moment *now,
 					 struct bpf_dynptr *data, struct packet *packet)
