@@ -20,7 +20,7 @@ BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -lE '^\#!.*python' scripts/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-vm bench lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-vm bench lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -84,12 +84,21 @@ preflight:
 	@scripts/preflight
 
 kernel: setup preflight
-	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q -m "root or slow" --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
+
+# Every test on every engine and topology: more than an hour.
+test-matrix: setup preflight
+	@$(PHASE) --show "every engine and topology" $(BIN)/python -m pytest -q -m "root or slow" --durations=10 $(PYTEST_ARGS)
 
 test: check kernel
 
 demo: setup preflight
 	@$(BIN)/agentctl lab demo $(ARGS)
+
+# A real API server: built once, in minutes, where go is there (scripts/kube); after that `make test` has these too.
+test-kube: setup
+	@$(PHASE) "etcd and kube-apiserver" scripts/kube
+	@$(PHASE) --show "tests with an API server" $(BIN)/python -m pytest -q -m kube tests/kube $(PYTEST_ARGS)
 
 # On other kernels, emulated: minutes, and the first time a download (scripts/vm).
 test-vm: setup

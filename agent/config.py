@@ -9,29 +9,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import enum
+import ipaddress
 import pathlib
 import re
 from collections.abc import Sequence
 
 from agent import errors
-from agent.datapath import probe
-from agent.model import endpoint
+from agent.datapath import engines
+from agent.model import endpoint, net
 
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 """A DNS-1123 subdomain, as Kubernetes has it for nodes (and no `..`, see `_node`)."""
 SOCKET_PATH_MAX = 107
 """sun_path holds 108 bytes, a NUL among them (unix(7))."""
-
-
-class Engine(enum.Enum):
-    """What enforces; the value is what `--engine` takes."""
-
-    AUTO = "auto"
-    NFBPF = "nfbpf"
-    """BPF at connect() and at netfilter's hooks."""
-    IPTABLES = "iptables"
-    MEMORY = "memory"
-    """Enforces nothing: for tests of everything else."""
+HEALTH_ADDRESS = "127.0.0.1:9879"
+"""Reached by kubelet, which shares the node's network with the agent, and by nobody outside."""
+METRICS_ADDRESS = "127.0.0.1:9880"
+NOWHERE = "none"
 
 
 class Command(enum.Enum):
@@ -39,6 +33,14 @@ class Command(enum.Enum):
 
     RUN = "run"
     UNINSTALL = "uninstall"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen."""
+
+    address: net.Address
+    port: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +53,27 @@ class Config:
     source: pathlib.Path | None
     """A directory of manifests; None only to uninstall."""
     bpffs: pathlib.Path
-    cgroup_root: pathlib.Path
+    cgroup_root: pathlib.Path | None
+    """None: where the machine has cgroup v2, if an engine wants it."""
     cni_results: pathlib.Path
     deny_mode: endpoint.DenyMode
     hold_mode: endpoint.HoldMode
-    engine: Engine
+    engine: engines.Engine
+    iptables: engines.Iptables
+    health_address: Listen | None
+    """Where /livez and /readyz are answered; None: nowhere."""
+    metrics_address: Listen | None
     log_level: str
 
     @property
     def socket(self) -> pathlib.Path:
         """Where the agent answers."""
         return self.state_dir / "agent.sock"
+
+    @property
+    def home(self) -> engines.Home:
+        """Where engines have their things."""
+        return engines.Home(node=self.node, bpffs=self.bpffs, cgroup_root=self.cgroup_root)
 
     @property
     def lock(self) -> pathlib.Path:
@@ -72,8 +84,7 @@ class Config:
 def parse(arguments: Sequence[str]) -> Config:
     """Read the command line (without the program's name).
 
-    Raises InvalidInput, or NotSupported without cgroup v2; argparse itself prints usage and exits with 2 on flags it
-    does not know.
+    Raises InvalidInput; argparse itself prints usage and exits with 2 on flags it does not know.
     """
     command = Command.UNINSTALL if arguments[:1] == [Command.UNINSTALL.value] else Command.RUN
     given = _parser(command).parse_args(arguments[1:] if command is Command.UNINSTALL else arguments)
@@ -84,11 +95,14 @@ def parse(arguments: Sequence[str]) -> Config:
         state_dir=state_dir,
         source=_directory("--source", given.source) if command is Command.RUN else None,
         bpffs=given.bpffs,
-        cgroup_root=given.cgroup_root or probe.cgroup2_mount(),
+        cgroup_root=given.cgroup_root,
         cni_results=given.cni_results,
         deny_mode=endpoint.DenyMode(given.deny_mode),
         hold_mode=endpoint.HoldMode(given.hold),
-        engine=Engine(given.engine),
+        engine=engines.Engine(given.engine),
+        iptables=engines.Iptables(given.iptables),
+        health_address=_listen("--health-address", given.health_address) if command is Command.RUN else None,
+        metrics_address=_listen("--metrics-address", given.metrics_address) if command is Command.RUN else None,
         log_level=given.log_level,
     )
     if len(bytes(config.socket)) > SOCKET_PATH_MAX:
@@ -102,6 +116,26 @@ def _node(name: str) -> str:
         remedy = "write the node's Kubernetes name: lower case letters, digits, '-' and single '.'"
         raise errors.InvalidInput(field="--node", value=name, remedy=remedy)
     return name
+
+
+def _listen(flag: str, text: str) -> Listen | None:
+    """Read ADDRESS:PORT, [ADDRESS]:PORT or none; a name would have to be resolved, by whom and to what."""
+    if text == NOWHERE:
+        return None
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        address = None
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(net.PORT_MAX)) else 0
+    scoped = isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None
+    if address is None or scoped or bracketed is not (address.version == net.Family.IPV6.value):
+        number = 0
+    if address is None or not 1 <= number <= net.PORT_MAX:
+        remedy = f"write ADDRESS:PORT, such as {HEALTH_ADDRESS} or [::1]:9879 (port 1 to {net.PORT_MAX}), or {NOWHERE}"
+        raise errors.InvalidInput(field=flag, value=text, remedy=remedy)
+    return Listen(address, number)
 
 
 def _directory(flag: str, path: pathlib.Path) -> pathlib.Path:
@@ -140,10 +174,23 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         parser.add_argument(flag, choices=values, default=default_mode.value, help=text)
     parser.add_argument(
         "--engine",
-        choices=[engine.value for engine in Engine],
-        default=Engine.AUTO.value,
-        metavar="auto|nfbpf",
-        help="what enforces; auto takes the best this kernel has",
+        choices=[engine.value for engine in engines.Engine],
+        default=engines.Engine.AUTO.value,
+        metavar="|".join(engine.value for engine in engines.Engine if engine is not engines.Engine.MEMORY),
+        help="what enforces; auto takes the best that proves itself here, and status says why no better one",
     )
+    parser.add_argument(
+        "--iptables",
+        choices=[variant.value for variant in engines.Iptables],
+        default=engines.Iptables.AUTO.value,
+        help="which iptables such an engine uses; auto takes the one this node's kube-proxy uses",
+    )
+    if run:
+        for flag, default_address, text in (
+            ("--health-address", HEALTH_ADDRESS, "where /livez and /readyz are answered, over plain HTTP"),
+            ("--metrics-address", METRICS_ADDRESS, "where Prometheus finds /metrics, over plain HTTP"),
+        ):
+            help_ = f"{text}; {default_address} unless told"
+            parser.add_argument(flag, default=default_address, metavar=f"ADDRESS:PORT|{NOWHERE}", help=help_)
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     return parser

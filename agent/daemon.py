@@ -6,9 +6,9 @@
     agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
                                                   └──> DenialLog ──> log
 
-`open` adopts what an earlier agent left in the kernel, and that stays in force until the first policy compiled from
-whole inputs replaces it; ending the agent, however it ends, takes nothing out of force. Only `uninstall` does. This is
-the only module that names a datapath.
+Which datapath that is, is found by opening it (`engines`). `open` adopts what an earlier agent left in the kernel, and
+that stays in force until the first policy compiled from whole inputs replaces it; ending the agent, however it ends,
+takes nothing out of force. Only `uninstall` does.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from importlib import metadata
 
 from agent import clock as clock_
 from agent import config as config_
-from agent import errors, logs, reconciler
-from agent.datapath import base
+from agent import errors, health, logs, pages, reconciler, telemetry
+from agent.datapath import engines
+from agent.metrics import registry
 from agent.model import endpoint, verdict
-from agent.node import privileges, sandboxes
+from agent.node import sandboxes
 from agent.observer import denials, history, observer, stream
 from agent.rpc import agent_server, describe, service
 from agent.sources import inotify, manifests
@@ -58,38 +59,21 @@ def main() -> None:
         sys.exit(max(_complain(error, 1) for error in _flat(group)))
 
 
-def datapath_for(config: config_.Config) -> tuple[base.Datapath, Callable[[], observer.Reader | None]]:
-    """Return the datapath of the configured engine, not opened, and what opens its event ring once it is.
-
-    Raises NotSupported for an engine this version lacks.
-    """
-    match config.engine:
-        case config_.Engine.MEMORY:
-            from agent.datapath import memory  # noqa: PLC0415 - for tests only
-
-            return memory.MemoryDatapath(), lambda: None
-        case config_.Engine.IPTABLES:
-            needs = "a later version; this one has --engine nfbpf (Linux 6.4 and later)"
-            raise errors.NotSupported(feature="the iptables engine", needs=needs)
-        case config_.Engine.AUTO | config_.Engine.NFBPF:
-            privileges.require()
-            from agent.datapath.bpf import datapath, events  # noqa: PLC0415 - not where memory is asked for
-
-            bpf = datapath.BPFDatapath(node=config.node, bpffs=config.bpffs, cgroup_root=config.cgroup_root)
-            return bpf, lambda: events.EventReader(bpf.events_path)
-
-
 async def run(config: config_.Config) -> None:
     """Enforce until a signal; what is enforced then stays enforced."""
     clock = clock_.SystemClock()
     log = logs.logger("agent")
-    datapath, open_reader = datapath_for(config)
+    chosen = engines.start(
+        config.engine, config.iptables, config.home, tell=lambda what: log.info("another engine removed", what=what)
+    )
+    datapath, report = chosen.datapath, chosen.report
     with contextlib.closing(datapath):
-        report = datapath.open()
-        log.info("started", node=config.node, mode=report.mode, pid=os.getpid(), source=str(config.source))
+        variant = {"iptables": report.variant} if report.variant else {}
+        log.info("started", node=config.node, mode=report.mode, **variant, pid=os.getpid(), source=str(config.source))
         for reason in report.reasons:
             log.warning("engine", reason=reason)
         past, verdicts = history.History(), stream.Stream(clock=clock)
+        metrics = registry.Registry()
         loop = reconciler.Reconciler(
             datapath=datapath,
             node=config.node,
@@ -97,19 +81,31 @@ async def run(config: config_.Config) -> None:
             hold_mode=config.hold_mode,
             clock=clock,
             listeners=(past,),
+            applied=telemetry.applied(metrics, clock),
         )
-        reader = open_reader()
+        events = chosen.open_source()
         watcher = (
             None
-            if reader is None
+            if events is None
             else observer.Observer(
                 node=config.node,
-                reader=reader,
-                kernel_lost=lambda: datapath.counters().get("events_lost", 0),
+                reader=events.reader,
+                kernel_lost=lambda: chosen.counters(events).get("events_lost", 0),
                 history=past,
                 stream=verdicts,
                 clock=clock,
             )
+        )
+        told = telemetry.Telemetry(
+            version=version(),
+            report=report,
+            datapath=datapath,
+            loop=loop,
+            verdicts=verdicts,
+            watcher=watcher,
+            counters=functools.partial(chosen.counters, events),
+            clock=clock,
+            heart=health.Heart(clock),
         )
         description = describe.Description(
             node=config.node,
@@ -120,24 +116,42 @@ async def run(config: config_.Config) -> None:
             source=str(config.source),
             started_unix_ns=clock.unix_ns(),
             loop=loop,
-            counters=functools.partial(_counters, datapath, verdicts, watcher),
+            counters=functools.partial(_counters, functools.partial(chosen.counters, events), loop, verdicts, watcher),
+            not_ready=told.not_ready,
         )
         api = service.AgentService(node=description, stream=verdicts)
         with inotify.Inotify(concerns=lambda _name: True) as changes:
             source = manifests.ManifestSource(directory=_source(config), state_directory=config.state_dir)
             pods = sandboxes.SandboxWatch(config.cni_results, changes=changes)
-            tasks = {
-                "reconciler": loop.run(),
-                "source": follow_source(source, loop),
-                "sandboxes": follow_sandboxes(pods, loop),
-                "denials": log_denials(verdicts),
-                "memory": give_back_memory(loop),
-            }
-            if watcher is not None:
-                tasks["observer"] = observe(watcher, loop)
-            async with agent_server.serving(api, config.socket):
+            async with agent_server.serving(api, config.socket), answering(config, told, metrics):
+                tasks = {
+                    "reconciler": loop.run(),
+                    "source": follow_source(source, loop),
+                    "sandboxes": follow_sandboxes(pods, loop),
+                    "denials": log_denials(verdicts),
+                    "memory": give_back_memory(loop),
+                    "heart": told.heart.run(),
+                }
+                if watcher is not None:
+                    tasks["observer"] = observe(watcher, loop)
                 await supervise(tasks, reread=functools.partial(read_again, source, pods, loop))
     log.info("ended; the policy stays in force", node=config.node)
+
+
+@contextlib.asynccontextmanager
+async def answering(
+    config: config_.Config, told: telemetry.Telemetry, metrics: registry.Registry
+) -> AsyncGenerator[None, None]:
+    """Answer kubelet and Prometheus inside the context. Raises InvalidInput where an address cannot be bound."""
+    async with contextlib.AsyncExitStack() as servers:
+        for flag, where, what in (
+            ("--health-address", config.health_address, telemetry.health_pages(told)),
+            ("--metrics-address", config.metrics_address, telemetry.metrics_pages(told, metrics)),
+        ):
+            if where is not None:
+                site = pages.serving(host=str(where.address), port=where.port, pages=what, flag=flag)
+                await servers.enter_async_context(site)
+        yield
 
 
 async def supervise(tasks: Mapping[str, Coroutine[None, None, None]], *, reread: Callable[[], None]) -> None:
@@ -208,8 +222,7 @@ def read_again(source: manifests.ManifestSource, pods: sandboxes.SandboxWatch, l
 
 def uninstall(config: config_.Config) -> None:
     """Remove every trace of this node's agent from the kernel; the manifests and the CNI cache are not its."""
-    datapath, _ = datapath_for(config)
-    datapath.uninstall()
+    engines.uninstall(config.engine, config.home)
     config.socket.unlink(missing_ok=True)
     print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
 
@@ -249,9 +262,15 @@ def _source(config: config_.Config) -> pathlib.Path:
     return config.source
 
 
-def _counters(datapath: base.Datapath, verdicts: stream.Stream, watcher: observer.Observer | None) -> Mapping[str, int]:
+def _counters(
+    counted: Callable[[], Mapping[str, int]],
+    loop: reconciler.Reconciler,
+    verdicts: stream.Stream,
+    watcher: observer.Observer | None,
+) -> Mapping[str, int]:
     return {
-        **datapath.counters(),
+        **counted(),
+        "repaired": loop.repairs.count,
         "verdicts_seen": verdicts.published,
         "verdicts_dropped_by_agent": watcher.dropped if watcher is not None else 0,
         "verdict_watchers": verdicts.readers - 1,  # the log of denials is one

@@ -2,7 +2,8 @@
 
 Under an emulator a program runs ten times slower, and every time-out that is generous elsewhere ends what works. The
 rule: the environment variable NODEWALL_PATIENCE multiplies the time-outs of the lab, of its probes, of agentctl's
-questions and of the loader of BPF programs. Nothing that decides about traffic may depend on it.
+questions, of the loader of BPF programs and of the self-test of iptables. Nothing that decides about traffic may
+depend on it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,11 @@ depends on the inputs alone, not on how they came. Nothing is applied before eve
 list (in-sync gate): a half-known cluster would cut off pods that are allowed. When a run fails, the last policy stays
 in force, the error is published, and the run is repeated, later and later, or at once when an input changes.
 
-One worker thread compiles and applies, so that neither a large cluster nor a slow kernel stops the event loop, and a
-datapath needs no lock. This module must not know which datapath it drives or where inputs come from.
+What others do to the datapath's rules is undone every second, once something is enforced; what cannot be undone yet is
+published, and tried again a second later.
+
+One worker thread compiles, applies and repairs, so that neither a large cluster nor a slow kernel stops the event
+loop, and a datapath needs no lock. This module must not know which datapath it drives or where inputs come from.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import random
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from agent import clock as clock_
 from agent import desired as desired_
@@ -31,8 +34,11 @@ MIN_INTERVAL_S = 0.001
 """After a kick: what else arrives within it joins the same run."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 30.0
+REPAIR_INTERVAL_S = 1.0
 JITTER = 0.25
 """A retry comes up to this share earlier or later, so that the agents of a cluster do not march in step."""
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,11 @@ class Inputs:
     source: manifests.Update | None = None
     sandboxes: tuple[endpoint.Sandbox, ...] | None = None
     sandbox_problems: tuple[resources.Problem, ...] = ()
+    waiting_unix_ns: int = 0
+    """Wall clock of the first change of the source that is not enforced yet, nanoseconds since 1970; 0: none is.
+
+    What there was at the start is no change.
+    """
 
     @property
     def synced(self) -> bool:
@@ -62,6 +73,19 @@ class Enforcement:
     generation: int
     unix_ns: int
     """When this revision was reached."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Repairs:
+    """What others did to the datapath's rules, as far as it was found."""
+
+    count: int = 0
+    """Things repaired since the start."""
+    last: str = ""
+    """What was repaired last; "" for nothing yet."""
+    unix_ns: int = 0
+    error: str = ""
+    """Why the last attempt failed; "" when it did not."""
 
 
 class Listener(Protocol):
@@ -86,12 +110,17 @@ class Reconciler:
         hold_mode: endpoint.HoldMode,
         clock: clock_.Clock,
         listeners: Sequence[Listener] = (),
+        applied: Callable[[Enforcement, base.Applied], object] = lambda *_: None,
     ) -> None:
-        """Take the collaborators; nothing is applied before `run`."""
+        """Take the collaborators; nothing is applied before `run`.
+
+        `applied` is called on the event loop after each run that succeeded, before `enforcement` shows it.
+        """
         self._datapath = datapath
         self._view = endpoint.NodeView(name=node, deny_mode=deny_mode, hold_mode=hold_mode)
         self._clock = clock
         self._listeners = tuple(listeners)
+        self._applied = applied
         self._kicked = asyncio.Event()
         self._changed = asyncio.Condition()
         self._log = logs.logger("reconciler")
@@ -99,10 +128,22 @@ class Reconciler:
         self.enforcement: Enforcement | None = None
         self.error = ""
         """Why the last run failed; "" when it did not."""
+        self.repairs = Repairs()
+        self.failures = 0
+        """Runs that failed since the start."""
+        self._begun_ns: list[int] = []
+        """When the worker was given each job it has not ended, nanoseconds of the monotonic clock."""
+
+    @property
+    def busy_ns(self) -> int:
+        """Return for how many nanoseconds the worker has been at one job, or that has waited for it; 0: at none."""
+        return self._clock.monotonic_ns() - min(self._begun_ns) if self._begun_ns else 0
 
     def set_source(self, update: manifests.Update) -> None:
         """Replace what is known of the cluster, and kick."""
-        self._replace(source=update)
+        first = self.inputs.source is None
+        waiting = 0 if first else self.inputs.waiting_unix_ns or update.changed_unix_ns
+        self._replace(source=update, waiting_unix_ns=waiting)
 
     def set_sandboxes(
         self, sandboxes: tuple[endpoint.Sandbox, ...], problems: tuple[resources.Problem, ...] = ()
@@ -116,17 +157,10 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled; a run that has begun is finished first, as the kernel must not be left alone."""
-        failures = 0
         with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="reconciler") as worker:
-            while True:
-                await self._wait(failures)
-                if not self.inputs.synced:
-                    continue
-                succeeded = await self._once(worker, self.inputs)
-                async with self._changed:
-                    self._changed.notify_all()
-                succeeded = succeeded and await self._settle(worker)
-                failures = 0 if succeeded else failures + 1
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reconcile(worker), name="reconciling")
+                group.create_task(self._repair(worker), name="repairing")
 
     async def reached(self, revision: int) -> None:
         """Return when a run over inputs of `revision` or later has succeeded."""
@@ -134,6 +168,41 @@ class Reconciler:
             await self._changed.wait_for(
                 lambda: self.enforcement is not None and self.enforcement.inputs.revision >= revision
             )
+
+    async def _reconcile(self, worker: concurrent.futures.Executor) -> None:
+        failures = 0
+        while True:
+            await self._wait(failures)
+            if not self.inputs.synced:
+                continue
+            succeeded = await self._once(worker, self.inputs)
+            async with self._changed:
+                self._changed.notify_all()
+            succeeded = succeeded and await self._settle(worker)
+            failures = 0 if succeeded else failures + 1
+
+    async def _repair(self, worker: concurrent.futures.Executor) -> None:
+        """Have the datapath undo what others did; a repair that fails leaves the next one to try again."""
+        await self.reached(0)
+        while True:
+            await asyncio.sleep(REPAIR_INTERVAL_S)
+            try:
+                repaired = await self._work(worker, self._datapath.repair)
+            except (errors.NodewallError, OSError) as error:
+                if str(error) != self.repairs.error:
+                    self._log.error("repair failed", error=str(error))
+                self.repairs = dataclasses.replace(self.repairs, error=str(error))
+                continue
+            for what in repaired:
+                self._log.warning("repaired what others changed", what=what)
+            self._count(repaired)
+
+    def _count(self, repaired: Sequence[str]) -> None:
+        if repaired:
+            count = self.repairs.count + len(repaired)
+            self.repairs = Repairs(count=count, last=repaired[-1], unix_ns=self._clock.unix_ns())
+        elif self.repairs.error:
+            self.repairs = dataclasses.replace(self.repairs, error="")
 
     def _replace(self, **changes: object) -> None:
         self.inputs = dataclasses.replace(self.inputs, revision=self.inputs.revision + 1, **changes)  # type: ignore[arg-type]  # the two callers above
@@ -150,28 +219,41 @@ class Reconciler:
         self._kicked.clear()
 
     async def _once(self, worker: concurrent.futures.Executor, inputs: Inputs) -> bool:
-        loop = asyncio.get_running_loop()
         began = self._clock.monotonic_ns()
         try:
-            enforcement, applied = await loop.run_in_executor(worker, self._compile_and_apply, inputs)
+            enforcement, applied = await self._work(worker, lambda: self._compile_and_apply(inputs))
         except (errors.NodewallError, OSError) as error:
             self._fail("apply failed; the last policy stays in force", error)
             return False
         self._report(enforcement, applied, took_ms=(self._clock.monotonic_ns() - began) / 1e6)
+        self._applied(enforcement, applied)
         self.enforcement = enforcement
         self.error = ""
+        newer = self.inputs.source
+        waiting = newer.changed_unix_ns if newer is not None and newer is not inputs.source else 0
+        self.inputs = dataclasses.replace(self.inputs, waiting_unix_ns=waiting)
         return True
+
+    async def _work(self, worker: concurrent.futures.Executor, job: Callable[[], Result]) -> Result:
+        """Have the worker do a job; it has one at a time, and one that waits counts as begun."""
+        begun_ns = self._clock.monotonic_ns()
+        self._begun_ns.append(begun_ns)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(worker, job)
+        finally:
+            self._begun_ns.remove(begun_ns)
 
     async def _settle(self, worker: concurrent.futures.Executor) -> bool:
         """Let the datapath clean up, now that everybody knows what is enforced."""
         try:
-            await asyncio.get_running_loop().run_in_executor(worker, self._datapath.settle)
+            await self._work(worker, self._datapath.settle)
         except (errors.NodewallError, OSError) as error:
             self._fail("cleaning up failed; the policy is in force", error)
             return False
         return True
 
     def _fail(self, what: str, error: Exception) -> None:
+        self.failures += 1
         if str(error) != self.error:
             self._log.error(what, error=str(error))
         self.error = str(error)

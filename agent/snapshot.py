@@ -5,9 +5,11 @@ Sources build a whole new Snapshot; nothing changes one in place, so two readers
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.model import labels, resources
 
@@ -17,6 +19,7 @@ METADATA_NAME = "kubernetes.io/metadata.name"
 
 Item = TypeVar("Item", bound=resources.Resource)
 Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +52,9 @@ def build(items: Iterable[resources.Resource], problems: Iterable[resources.Prob
         same_type[ref] = item
     pods = _sorted(found, resources.Pod, _namespaced)
     policies = _sorted(found, resources.NetworkPolicy, ref_of)
-    mentioned = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies.values()}
-    implied = {name: resources.Namespace(name=name, labels=labels.Labels({METADATA_NAME: name})) for name in mentioned}
     return Snapshot(
         pods=pods,
-        namespaces=dict(sorted((implied | _sorted(found, resources.Namespace, _name)).items())),
+        namespaces=_with_implied(_sorted(found, resources.Namespace, _name), pods, policies),
         nodes=_sorted(found, resources.Node, _name),
         services=_sorted(found, resources.Service, _namespaced),
         endpoint_slices=_sorted(found, resources.EndpointSlice, _namespaced),
@@ -61,6 +62,97 @@ def build(items: Iterable[resources.Resource], problems: Iterable[resources.Prob
         hosts=_sorted(found, resources.Host, _name),
         problems=tuple(sorted(noted)),
     )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edits:
+    """What became of some objects since a Snapshot, by the keys it has them under; None: gone."""
+
+    pods: Mapping[NamespacedName, resources.Pod | None] = dataclasses.field(default_factory=dict)
+    namespaces: Mapping[str, resources.Namespace | None] = dataclasses.field(default_factory=dict)
+    nodes: Mapping[str, resources.Node | None] = dataclasses.field(default_factory=dict)
+    services: Mapping[NamespacedName, resources.Service | None] = dataclasses.field(default_factory=dict)
+    endpoint_slices: Mapping[NamespacedName, resources.EndpointSlice | None] = dataclasses.field(default_factory=dict)
+    policies: Mapping[resources.ObjectRef, resources.NetworkPolicy | None] = dataclasses.field(default_factory=dict)
+
+
+def edited(
+    old: Snapshot,
+    edits: Edits,
+    *,
+    declared: Mapping[str, resources.Namespace],
+    problems: tuple[resources.Problem, ...],
+) -> Snapshot:
+    """Return what `build` returns of the objects after the edits, but share every mapping in which nothing changed.
+
+    `declared` are the namespaces that exist after the edits: `old` has also those that are only mentioned.
+    `problems` are all of them, sorted.
+    """
+    pods, policies = _edited(old.pods, edits.pods), _edited(old.policies, edits.policies, order=_ref_order)
+    namespaces = old.namespaces
+    if edits.namespaces or _mentions_changed(old, edits, declared):
+        namespaces = _with_implied(declared, pods, policies)
+    return dataclasses.replace(
+        old,
+        pods=pods,
+        namespaces=namespaces,
+        nodes=_edited(old.nodes, edits.nodes),
+        services=_edited(old.services, edits.services),
+        endpoint_slices=_edited(old.endpoint_slices, edits.endpoint_slices),
+        policies=policies,
+        problems=problems,
+    )
+
+
+def _mentions_changed(old: Snapshot, edits: Edits, declared: Mapping[str, resources.Namespace]) -> bool:
+    """Tell whether another set of namespaces may be mentioned: without looking at what was not edited."""
+    pods = ((namespace, pod) for (namespace, _), pod in edits.pods.items())
+    policies = ((ref.namespace, policy) for ref, policy in edits.policies.items())
+    return any(
+        name not in (declared if item is None else old.namespaces) for name, item in itertools.chain(pods, policies)
+    )
+
+
+def _edited(
+    old: Mapping[Key, Value], edits: Mapping[Key, Value | None], order: Callable[[Any], Any] = lambda key: key
+) -> Mapping[Key, Value]:
+    """Apply edits; the keys stay in their order, by `order` where that is a faster way to say the same."""
+    if not edits:
+        return old
+    new = dict(old)
+    added: list[tuple[Key, Value]] = []
+    for key, value in edits.items():
+        if value is None:
+            new.pop(key, None)
+        elif key in new:
+            new[key] = value
+        else:
+            added.append((key, value))
+    if not added:
+        return new
+    keys: list[Any] = list(new)
+    values = list(new.values())
+    for key, value in added:
+        place = bisect.bisect(keys, order(key), key=order)
+        keys.insert(place, key)
+        values.insert(place, value)
+    return dict(zip(keys, values, strict=True))
+
+
+def _ref_order(ref: resources.ObjectRef) -> tuple[str, str, str]:
+    """Order references as they order themselves, ten times faster."""
+    return ref.kind, ref.namespace, ref.name
+
+
+def _with_implied(
+    declared: Mapping[str, resources.Namespace],
+    pods: Iterable[NamespacedName],
+    policies: Iterable[resources.ObjectRef],
+) -> Mapping[str, resources.Namespace]:
+    """Add the namespaces that only pods or policies mention, with the label of rule A13."""
+    mentioned = ({namespace for namespace, _ in pods} | {ref.namespace for ref in policies}) - declared.keys()
+    implied = {name: resources.Namespace(name=name, labels=labels.Labels({METADATA_NAME: name})) for name in mentioned}
+    return dict(sorted({**declared, **implied}.items()))
 
 
 def ref_of(item: resources.Resource) -> resources.ObjectRef:

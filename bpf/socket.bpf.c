@@ -15,10 +15,7 @@
 
 #include "connect.h"
 #include "emit.h"
-
-#define NW_PROCEED 1
-#define NW_REJECT 0
-#define NW_EACCES 13
+#include "refuse.h"
 
 /* Whether an allowed call is worth an event: connect() happens once a flow, sendmsg() once a datagram. */
 enum { NW_REPORT_DENIED = 0, NW_REPORT_ALL = 1 };
@@ -63,8 +60,7 @@ static __always_inline int judge(const struct flow *flow, __u64 cookie, int repo
 	emit_socket(flow, &decision, &now, cookie);
 	if (now.flags & NW_CONFIG_DROP_SILENTLY)
 		return NW_PROCEED;	/* the packet layer drops it, as deny mode `drop` wants it to look */
-	bpf_set_retval(-NW_EACCES);
-	return NW_REJECT;
+	return refuse();
 }
 
 int nw_connect4(struct bpf_sock_addr *ctx)

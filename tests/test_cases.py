@@ -1,4 +1,4 @@
-"""Every truth table holds in the evaluator, and in what the compiler makes for each node (rule A16).
+"""Every truth table holds in the evaluator, in what the compiler makes for each node, and in iptables rules (rule A16).
 
 The laboratory runs the same tables through real sockets (`tests/system`).
 """
@@ -16,7 +16,7 @@ import pytest
 from agent import snapshot
 from agent.model import resources
 from agent.policy import evaluator
-from tests.support import cases, flows, simulated
+from tests.support import cases, flows, rendered, simulated
 
 EVERY_TABLE = pytest.mark.parametrize(
     "path", cases.paths(), ids=lambda path: str(path.relative_to(cases.DIRECTORY).with_suffix(""))
@@ -54,7 +54,7 @@ def test_the_evaluator_agrees_with_the_table(path: pathlib.Path, read: Read) -> 
 @EVERY_TABLE
 def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathlib.Path, read: Read) -> None:
     case, clusters = read(path)
-    nodes = simulated.Cluster()
+    nodes = simulated.MemoryCluster()
     for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         nodes.apply(cluster)
         wrong = []
@@ -70,6 +70,20 @@ def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathl
             assert flows.outcome([nodes.passes(flow) for flow in reached]) == expected_word, where
             if reached:
                 _assert_dials(nodes, cluster, check, reached)
+
+
+@EVERY_TABLE
+def test_what_is_rendered_for_iptables_on_each_node_agrees_with_the_table(path: pathlib.Path, read: Read) -> None:
+    case, clusters = read(path)
+    nodes = simulated.Cluster(rendered.RenderedDatapath)
+    for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
+        nodes.apply(cluster)
+        judged = _judged(cluster, step)
+        wrong = [_told(number, pair, flow) for pair, expected, flow in judged if nodes.passes(flow) is not expected]
+        assert not wrong, "\n".join(wrong)
+        for check, source, expected_word in _dialled(step):
+            found = [nodes.passes(flow) for flow in _to_backends(cluster, check, source)]
+            assert flows.outcome(found) == expected_word, f"step {number}: {source} to {check.service}"
 
 
 @EVERY_TABLE
@@ -134,7 +148,7 @@ def _to_backends(cluster: snapshot.Snapshot, check: cases.ServiceCheck, source: 
 
 
 def _assert_dials(
-    nodes: simulated.Cluster, cluster: snapshot.Snapshot, check: cases.ServiceCheck, reached: list[evaluator.Flow]
+    nodes: simulated.MemoryCluster, cluster: snapshot.Snapshot, check: cases.ServiceCheck, reached: list[evaluator.Flow]
 ) -> None:
     """Rule A42: connect() fails at once where egress denies every backend, and never where it allows one."""
     address = cluster.services[check.namespace, check.service].cluster_addresses[0]

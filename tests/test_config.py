@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pathlib
 
 import pytest
 
 from agent import config, errors
+from agent.datapath import engines
 from agent.model import endpoint
 
 
@@ -19,7 +21,9 @@ def arguments(tmp_path: pathlib.Path, *more: str) -> list[str]:
 def test_flags_have_the_documented_defaults(tmp_path: pathlib.Path) -> None:
     parsed = config.parse(arguments(tmp_path))
     assert parsed.command is config.Command.RUN
-    assert parsed.engine is config.Engine.AUTO
+    assert parsed.engine is engines.Engine.AUTO
+    assert parsed.iptables is engines.Iptables.AUTO
+    assert parsed.cgroup_root is None
     assert parsed.deny_mode is endpoint.DenyMode.REJECT
     assert parsed.hold_mode is endpoint.HoldMode.AUTO
     assert parsed.bpffs == pathlib.Path("/sys/fs/bpf")
@@ -29,12 +33,62 @@ def test_flags_have_the_documented_defaults(tmp_path: pathlib.Path) -> None:
 
 def test_every_flag_is_read(tmp_path: pathlib.Path) -> None:
     more = ("--bpffs", "/b", "--cgroup-root", "/c", "--cni-results", "/r", "--deny-mode", "drop", "--hold", "strict")
-    parsed = config.parse(arguments(tmp_path, *more, "--engine", "nfbpf", "--log-level", "debug"))
+    engine = ("--engine", "nfbpf", "--iptables", "legacy")
+    parsed = config.parse(arguments(tmp_path, *more, *engine, "--log-level", "debug"))
     assert (parsed.bpffs, parsed.cgroup_root, parsed.cni_results) == tuple(map(pathlib.Path, ("/b", "/c", "/r")))
     assert parsed.deny_mode is endpoint.DenyMode.DROP
     assert parsed.hold_mode is endpoint.HoldMode.STRICT
-    assert parsed.engine is config.Engine.NFBPF
+    assert parsed.engine is engines.Engine.NFBPF
+    assert parsed.iptables is engines.Iptables.LEGACY
     assert parsed.log_level == "debug"
+
+
+@pytest.mark.parametrize("name", ["auto", "nfbpf", "socket+iptables", "iptables"])
+def test_every_engine_is_named_in_the_help_and_taken(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert config.parse(arguments(tmp_path, "--engine", name)).engine.value == name
+    with pytest.raises(SystemExit):
+        config.parse(["--help"])
+    assert "auto|nfbpf|socket+iptables|iptables" in capsys.readouterr().out
+
+
+def test_where_engines_have_their_things_follows_from_the_flags(tmp_path: pathlib.Path) -> None:
+    home = config.parse(arguments(tmp_path, "--bpffs", "/b", "--cgroup-root", "/c")).home
+    assert (home.node, home.bpffs, home.cgroup_root) == ("node-1", pathlib.Path("/b"), pathlib.Path("/c"))
+
+
+def test_health_and_metrics_are_answered_on_this_machine_only_unless_told(tmp_path: pathlib.Path) -> None:
+    parsed = config.parse(arguments(tmp_path))
+    here = ipaddress.ip_address("127.0.0.1")
+    assert parsed.health_address == config.Listen(here, 9879)
+    assert parsed.metrics_address == config.Listen(here, 9880)
+    told = config.parse(arguments(tmp_path, "--health-address", "none", "--metrics-address", "[::]:80"))
+    assert (told.health_address, told.metrics_address) == (None, config.Listen(ipaddress.ip_address("::"), 80))
+
+
+@pytest.mark.parametrize("flag", ["--health-address", "--metrics-address"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "9879",
+            ":9879",
+            "localhost:9879",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:0",
+            "127.0.0.1:65536",
+            "::1:9879",
+        ),
+        *("[127.0.0.1]:1", "[fe80::1%eth0]:1", "127.0.0.1:+1", "127.0.0.1:٣", "127.0.0.1:1 ", "0127.0.0.1:1", "None"),
+        "127.0.0.1:" + "9" * 5000,
+    ],
+)
+def test_what_is_no_address_with_a_port_is_refused(tmp_path: pathlib.Path, flag: str, text: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=flag):
+        config.parse(arguments(tmp_path, f"{flag}={text}"))
 
 
 def test_uninstall_needs_no_source(tmp_path: pathlib.Path) -> None:

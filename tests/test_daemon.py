@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +53,7 @@ class Agent:
     def start(self, *more: str) -> subprocess.Popen[str]:
         flags = {"--node": "n1", "--source": self.manifests, "--state-dir": self.directory / "state"}
         flags |= {"--cni-results": self.directory / "cni", "--engine": "memory"}
+        flags |= {"--health-address": "none", "--metrics-address": "none"}  # agents of other tests run beside this one
         command = [sys.executable, "-m", "agent.daemon", *(str(word) for pair in flags.items() for word in pair), *more]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.running.append(process)
@@ -83,6 +87,12 @@ def agent(tmp_path: pathlib.Path) -> Iterator[Agent]:
         process.communicate()
 
 
+def free_ports(count: int) -> tuple[int, ...]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return tuple(one.getsockname()[1] for one in sockets)
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, text = process.communicate(timeout=WAIT_S)
     return process.returncode, text
@@ -98,6 +108,29 @@ def test_an_agent_enforces_its_manifests_answers_and_ends_at_sigterm(agent: Agen
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert events == ["started", "policy enforced", "ended; the policy stays in force"]
     assert not agent.socket.exists()
+
+
+def test_kubelet_and_prometheus_are_answered(agent: Agent) -> None:
+    health, metrics = free_ports(2)
+    agent.start("--health-address", f"127.0.0.1:{health}", "--metrics-address", f"[::1]:{metrics}")
+    agent.reached()
+    for path in ("livez", "readyz"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{health}/{path}") as answer:
+            assert answer.read() == b"ok\n"
+    with urllib.request.urlopen(f"http://[::1]:{metrics}/metrics") as answer:
+        text = answer.read().decode()
+    assert 'nodewall_policies{kind="NetworkPolicy"} 1.0' in text
+    assert "nodewall_ready 1.0" in text
+    with client.AgentClient(agent.socket) as asking:
+        assert asking.status().not_ready == ()
+
+
+def test_an_address_that_is_taken_is_one_line_that_names_the_flag(agent: Agent) -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port)):
+        code, text = ended(agent.start("--health-address", f"127.0.0.1:{port}"))
+    assert code == 1
+    assert text.splitlines()[-1].startswith(f"nodewall-agent: --health-address: '127.0.0.1:{port}'")
 
 
 def test_a_changed_manifest_is_enforced_and_a_broken_one_takes_nothing_out_of_force(agent: Agent) -> None:
@@ -148,10 +181,11 @@ def test_wrong_flags_are_one_line_and_2(agent: Agent) -> None:
     assert (code, text.count("\n")) == (2, 1)
 
 
-def test_an_engine_that_is_not_there_yet_says_so_in_one_line(agent: Agent) -> None:
-    code, text = ended(agent.start("--engine", "iptables"))
+def test_an_engine_that_was_asked_for_and_cannot_run_is_one_line_and_no_other_engine(agent: Agent) -> None:
+    code, text = ended(agent.start("--engine", "nfbpf", "--bpffs", str(agent.directory)))
     assert (code, text.count("\n")) == (1, 1)
-    assert "--engine nfbpf" in text
+    assert "nodewall-agent: " in text
+    assert "is not available: it needs" in text
 
 
 def test_uninstall_can_be_repeated_and_is_refused_while_an_agent_runs(agent: Agent) -> None:

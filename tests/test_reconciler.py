@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -25,9 +25,13 @@ class Recording(memory.MemoryDatapath):
         self.refusal: errors.DatapathError | None = None
         self.attached: list[tuple[endpoint.Sandbox, ...]] = []
         self.settled: Callable[[], object] = lambda: None
+        self.repaired: Callable[[], Sequence[str]] = tuple
 
     def settle(self) -> None:
         self.settled()
+
+    def repair(self) -> Sequence[str]:
+        return self.repaired()
 
     def attach_links(self, sandboxes: object) -> None:
         assert isinstance(sandboxes, tuple)
@@ -227,6 +231,57 @@ def test_listeners_hear_of_a_state_before_it_can_cause_a_verdict() -> None:
             loop.set_sandboxes(agents.SANDBOXES)
             await reached(loop, 2)
         assert heard.words == ["staged 2 2", "enforced 2 as 1 2"]
+
+    asyncio.run(scenario())
+
+
+def test_what_others_change_is_put_right_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(reconciler, "REPAIR_INTERVAL_S", 0.01)
+        datapath = Recording()
+        threads: list[str] = []
+        broken = [["the jump in FORWARD", "a rule"], [], ["a set"]]
+
+        def repair() -> Sequence[str]:
+            threads.append(threading.current_thread().name)
+            return broken.pop(0) if broken else ()
+
+        datapath.repaired = repair
+        async with running(datapath) as loop:
+            await asyncio.sleep(0.05)
+            assert not threads, "nothing is repaired before something is enforced"
+            loop.set_source(agents.update())
+            loop.set_sandboxes(agents.SANDBOXES)
+            async with asyncio.timeout(5):
+                while loop.repairs.count < 3:  # noqa: ASYNC110 - nothing tells of a repair
+                    await asyncio.sleep(0.005)
+            assert loop.repairs.last == "a set"
+            assert loop.repairs.unix_ns > 0
+            assert set(threads) == {"reconciler_0"}, "the one thread that applies"
+
+    asyncio.run(scenario())
+
+
+def test_a_repair_that_fails_is_published_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        def fail() -> Sequence[str]:
+            raise errors.ApplyFailed("the lock is held")
+
+        monkeypatch.setattr(reconciler, "REPAIR_INTERVAL_S", 0.01)
+        datapath = Recording()
+        datapath.repaired = fail
+        async with running(datapath) as loop:
+            loop.set_source(agents.update())
+            loop.set_sandboxes(agents.SANDBOXES)
+            async with asyncio.timeout(5):
+                while not loop.repairs.error:  # noqa: ASYNC110 - nothing tells of a repair
+                    await asyncio.sleep(0.005)
+                assert loop.repairs.error == "the lock is held"
+                assert loop.error == "", "the policy is in force"
+                datapath.repaired = tuple
+                while loop.repairs.error:  # noqa: ASYNC110 - likewise
+                    await asyncio.sleep(0.005)
+        assert loop.repairs.count == 0
 
     asyncio.run(scenario())
 

@@ -63,3 +63,21 @@ def test_the_order_of_the_input_does_not_matter(shift: int) -> None:
     built, other = snapshot.build(items), snapshot.build(rotated)
     assert built == other
     assert list(built.pods) == list(other.pods)
+
+
+def test_editing_gives_what_building_gives_and_shares_what_did_not_change() -> None:
+    built = snapshot.build(EVERY_KIND, [PROBLEM])
+    pod = resources.Pod(namespace="w", name="z", uid="2")
+    edits = snapshot.Edits(pods={("x", "a"): None, ("w", "z"): pod}, nodes={"m": resources.Node(name="m")})
+    found = snapshot.edited(built, edits, declared={"x": built.namespaces["x"]}, problems=(PROBLEM,))
+    expected = snapshot.build([*EVERY_KIND[1:], pod, resources.Node(name="m")], [PROBLEM])
+    assert found == expected
+    assert list(found.nodes) == ["m", "n"]
+    assert list(found.namespaces) == ["w", "x", "y"]
+    assert found.policies is built.policies
+
+
+def test_a_namespace_nobody_mentions_any_more_goes_unless_it_is_declared() -> None:
+    built = snapshot.build([POD, POLICY])
+    found = snapshot.edited(built, snapshot.Edits(pods={("x", "a"): None}), declared={}, problems=())
+    assert list(found.namespaces) == ["y"]

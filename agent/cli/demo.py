@@ -19,6 +19,7 @@ from rich import table as rich_table
 from rich import text as rich_text
 
 from agent import errors
+from agent.cli import lab as lab_verbs
 from agent.cli import output
 from agent.lab import demo, exchange, lab, plan
 from agent.model import labels, resources, verdict
@@ -71,8 +72,10 @@ class Demo:
         built = self._lab.plan
         self._console.print(
             f"{len(built.nodes)} nodes, {len(built.pods)} pods, {len(built.hosts)} machine outside: "
-            f"up in {time.monotonic() - begin:.1f} s, one nodewall-agent a node\n"
+            f"up in {time.monotonic() - begin:.1f} s, one nodewall-agent a node"
         )
+        for mode in dict.fromkeys(str(node.get("mode", "none")) for node in self._lab.status()["nodes"]):
+            self._console.print(f"engine {mode}: {_denials(mode)}\n", style="dim", markup=False)
         for number, step in enumerate(self._scenario.steps):
             self._step(number, step)
 
@@ -251,6 +254,15 @@ class Demo:
 _SERVICE = "Service "
 
 
+def _denials(mode: str) -> str:
+    """Say what a denied connection sees under an engine."""
+    sockets, iptables = mode.startswith("socket+"), "iptables" in mode
+    near = "what a pod's own policy denies fails in connect() with EACCES (EPERM before Linux 5.18)" if sockets else ""
+    turned_away = "is reset by the node (ECONNREFUSED)" if iptables else "is dropped (time-out)"
+    far = f"what {'the other side' if sockets else 'either side'} denies {turned_away}"
+    return "; ".join(filter(None, (near, far)))
+
+
 def _name_of(policy: demo.Document) -> str:
     return f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
 
@@ -323,11 +335,12 @@ def _verdicts(events: Sequence[verdict.VerdictEvent]) -> rich_table.Table:
 @click.command("demo")
 @click.option("--no-input", is_flag=True, help="End after the last step instead of asking for commands.")
 @click.option("--name", default="demo", show_default=True, help="Name of the lab, where several run.")
-def command(*, no_input: bool, name: str) -> None:
+@lab_verbs.engine_options
+def command(*, no_input: bool, name: str, engine: str, iptables: str) -> None:
     """Show it all on this machine: a cluster closed and opened again, policy by policy, on live connections."""
     console = rich_console.Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     try:
-        with lab.Lab(name=name) as each:
+        with lab.Lab(name=name, engine=engine, iptables=iptables) as each:
             show = Demo(each, console)
             show.play()
             if not no_input and sys.stdin.isatty() and sys.stdout.isatty():

@@ -45,17 +45,26 @@ def filename_option(*, required: bool) -> Callable[..., Any]:
     return click.option("-f", "--filename", "paths", type=manifests_type, multiple=True, required=required, help=text)
 
 
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what its lab's agents enforce with: --engine, --iptables."""
+    choices = {"--engine": (lab_.ENGINES, "What enforces."), "--iptables": (lab_.VARIANTS, "Which iptables.")}
+    for flag, (values, text) in reversed(choices.items()):
+        metavar = "|".join(values)
+        command = click.option(flag, default="auto", show_default=True, metavar=metavar, help=text)(command)
+    return command
+
+
 def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command what a lab is built with: --topology, --families, --engine, --agents."""
+    """Give a command what a lab is built with: --topology, --families, --engine, --iptables, --agents."""
     topologies = click.Choice([topology.value for topology in plan.Topology])
-    decorators = [
+    decorators: list[Callable[..., Any]] = [
         click.option(
             "--topology", type=topologies, default="routed", show_default=True, help="How pods are connected."
         ),
         click.option(
             "--families", default="", metavar="ipv4,ipv6", help="What every pod has; the manifests' unless told."
         ),
-        click.option("--engine", default="auto", show_default=True, metavar="auto|nfbpf", help="What enforces."),
+        engine_options,
         click.option("--agents/--no-agents", default=True, help="Whether nodes have an agent."),
     ]
     for decorate in reversed(decorators):
@@ -195,7 +204,16 @@ def _running(
             yield built, progress
 
 
-def _lab(name: str, progress: lab_.Progress, *, topology: str, families: str, engine: str, agents: bool) -> lab_.Lab:
+def _lab(
+    name: str,
+    progress: lab_.Progress,
+    *,
+    topology: str,
+    families: str,
+    engine: str,
+    iptables: str,
+    agents: bool,
+) -> lab_.Lab:
     chosen = []
     for text in filter(None, families.split(",")):
         try:
@@ -207,6 +225,7 @@ def _lab(name: str, progress: lab_.Progress, *, topology: str, families: str, en
         topology=plan.Topology(topology),
         families=chosen,
         engine=engine,
+        iptables=iptables,
         agents=agents,
         progress=progress,
     )

@@ -55,6 +55,8 @@ def pending(now: views.Status) -> str:
     """Return why the agent does not enforce its present inputs; "" if it does."""
     if now.last_error:
         return f"the last change is not enforced: {output.escape(now.last_error)}"
+    if now.repair_error:
+        return f"rules that others changed are not put right: {output.escape(now.repair_error)}"
     if not now.synced:
         return "waiting for the first whole list of every input; what was enforced before is in force"
     if now.enforced_revision < now.revision:
@@ -68,7 +70,9 @@ def lines(now: views.Status, *, unix_ns: int) -> Iterator[tuple[str, str]]:
     trouble = pending(now)
     state = click.style(trouble, fg="red") if trouble else click.style("OK", fg="green")
     yield escape(now.node), f"{state}, nodewall {now.version}, up {_ago(unix_ns, now.started_unix_ns)}"
-    yield "engine", f"{now.mode}, denied is answered by {now.deny_mode}, hold {now.hold_mode}"
+    yield "ready", "; ".join(click.style(escape(why), fg="red") for why in now.not_ready) or "yes"
+    iptables = f" ({escape(now.iptables)})" if now.iptables else ""
+    yield "engine", f"{now.mode}{iptables}, denied is answered by {now.deny_mode}, hold {now.hold_mode}"
     for reason in now.mode_reasons:
         yield "", escape(reason)
     yield "source", f"{escape(now.source)}, changed {_ago(unix_ns, now.source_changed_unix_ns)} ago"
@@ -77,6 +81,8 @@ def lines(now: views.Status, *, unix_ns: int) -> Iterator[tuple[str, str]]:
     yield "", f"{now.policies} policies in {now.policy_sets} sets of {now.rows} rows, {now.identities} identities"
     held = click.style(f", {now.held_endpoints} held", fg="yellow") if now.held_endpoints else ""
     yield "pods", f"{now.endpoints} endpoints of {now.sandboxes} sandboxes{held}"
+    if now.last_repair:
+        yield "repaired", f"{escape(now.last_repair)}, {_ago(unix_ns, now.last_repair_unix_ns)} ago"
     counters = [f"{name} {value}" for name, value in sorted(now.counters.items()) if value]
     yield "counters", ", ".join(counters) or "all 0"
     for number, problem in enumerate(now.problems):

@@ -34,6 +34,21 @@ class EngineReport:
     """`socket+nfbpf`, `socket+iptables`, `iptables`, `memory`."""
     reasons: tuple[str, ...] = ()
     """Why no better mode runs, and what does not hold here; one line each."""
+    variant: str = ""
+    """Which iptables is used, `legacy` or `nft`; empty where none is."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """How full something of the kernel's is."""
+
+    entries: int
+    capacity: int
+    """0 where it is not bounded as a whole."""
+
+
+SETS = "ipset"
+"""The name under which all sets of an engine are one usage."""
 
 
 class Datapath(Protocol):
@@ -64,9 +79,28 @@ class Datapath(Protocol):
         Datapaths whose check needs nothing on the veth do nothing. Raises DatapathError.
         """
 
+    def repair(self) -> Sequence[str]:
+        """Undo what others have done to our rules; return what was repaired, one line each.
+
+        Called every second or so; cheap where nothing has changed. Datapaths nobody else can write to have nothing to
+        do. Raises DatapathError where it cannot be repaired yet.
+        """
+        return ()
+
     def counters(self) -> Mapping[str, int]:
         """Return the kernel's counters by name, `events_lost` among them; any thread may ask."""
         return {}
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Return how full each bounded map is, by its pinned name, as last written; any thread may ask, at no cost."""
+        return {}
+
+    def missing(self) -> Sequence[str]:
+        """Return what of ours ought to be in the kernel and is not, one line each; cheap, any thread may ask.
+
+        Datapaths whose `repair` looks at everything have nothing to add.
+        """
+        return ()
 
     def close(self) -> None:
         """Let go of file descriptors; enforcement stays."""

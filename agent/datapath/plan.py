@@ -174,7 +174,7 @@ def plan(realized: Tables, desired: desired_.DesiredState) -> Plan:
 
     Raises MapFull, before anything is written, where old and new entries together exceed `CAPACITY`.
     """
-    wanted = _wanted(desired)
+    wanted = at_rest(desired)
     staged, flips = _staged(realized, wanted)
     generation = (realized.generation + 1) % GENERATIONS if flips else realized.generation
     final = dataclasses.replace(
@@ -196,6 +196,28 @@ def plan(realized: Tables, desired: desired_.DesiredState) -> Plan:
         generation=generation,
         flipped=flips,
         written=sum(step.written for step in steps),
+    )
+
+
+def at_rest(desired: desired_.DesiredState) -> Tables:
+    """Write `desired` as tables at rest; the generation is left at 0."""
+    endpoints = sorted(desired.endpoints.values(), key=lambda item: item.id)
+    class_values = {value: ClassValue(*value) for value in set(desired.classes.values())}
+    return Tables(
+        policy={
+            PolicyKey(policy_set.id, key.identity, policy_set.direction, key.protocol, key.port, key.port_bits): row
+            for policy_set in desired.sets.values()
+            for key, row in policy_set.rows.items()
+        },
+        service_class={key: class_values[value] for key, value in desired.classes.items()},
+        endpoints={item.id: _endpoint_value(item) for item in endpoints},
+        ep_by_netns={item.netns_cookie: (item.id, item.id) for item in endpoints if item.netns_cookie},
+        ep_by_ifindex={item.veth_ifindex: (item.id, item.id) for item in endpoints if item.veth_ifindex},
+        ep_by_ip={address: (item.id, item.id) for item in endpoints for address in item.addresses},
+        ipcache_host={address: (number, number) for address, number in desired.hosts.items()},
+        ipcache_cidr={network: (number, number) for network, number in desired.cidrs.items()},
+        held=dict.fromkeys(desired.held_ranges, (1, 1)),
+        frontend={frontend: (number, number) for frontend, number in desired.frontends.items()},
     )
 
 
@@ -227,28 +249,6 @@ _GENERATIONAL = (
 )
 _PREFIXES = (Table.IPCACHE_CIDR, Table.HELD)
 _BY_FAMILY = (Table.EP_BY_IP, Table.IPCACHE_HOST, Table.IPCACHE_CIDR, Table.HELD, Table.FRONTEND)
-
-
-def _wanted(desired: desired_.DesiredState) -> Tables:
-    """Write `desired` as tables at rest; the generation is left at 0."""
-    endpoints = sorted(desired.endpoints.values(), key=lambda item: item.id)
-    class_values = {value: ClassValue(*value) for value in set(desired.classes.values())}
-    return Tables(
-        policy={
-            PolicyKey(policy_set.id, key.identity, policy_set.direction, key.protocol, key.port, key.port_bits): row
-            for policy_set in desired.sets.values()
-            for key, row in policy_set.rows.items()
-        },
-        service_class={key: class_values[value] for key, value in desired.classes.items()},
-        endpoints={item.id: _endpoint_value(item) for item in endpoints},
-        ep_by_netns={item.netns_cookie: (item.id, item.id) for item in endpoints if item.netns_cookie},
-        ep_by_ifindex={item.veth_ifindex: (item.id, item.id) for item in endpoints if item.veth_ifindex},
-        ep_by_ip={address: (item.id, item.id) for item in endpoints for address in item.addresses},
-        ipcache_host={address: (number, number) for address, number in desired.hosts.items()},
-        ipcache_cidr={network: (number, number) for network, number in desired.cidrs.items()},
-        held=dict.fromkeys(desired.held_ranges, (1, 1)),
-        frontend={frontend: (number, number) for frontend, number in desired.frontends.items()},
-    )
 
 
 def _endpoint_value(item: desired_.Endpoint) -> EndpointValue:

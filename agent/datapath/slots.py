@@ -8,9 +8,8 @@ a key that the new generation lacks goes only after the flip.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from agent.model import net
 
@@ -48,27 +47,30 @@ def merge_prefixes(
     return merged
 
 
-class Covering:
+class Covering(Generic[V]):
     """Finds the longest prefix of a table that contains a network or an address."""
 
-    def __init__(self, table: Mapping[net.Network, Slots]) -> None:
+    def __init__(self, table: Mapping[net.Network, V]) -> None:
         """Index `table`, which must not change afterwards."""
         self._values = {_key(network): value for network, value in table.items()}
         self._lengths = {4: _lengths(table, 4), 6: _lengths(table, 6)}
 
-    def value(self, network: net.Network) -> Slots | None:
+    def value(self, network: net.Network) -> V | None:
         """Return the value of the longest prefix that contains `network` (or is it), if there is one."""
-        value, width = int(network.network_address), network.max_prefixlen
-        for length in self._lengths[network.version]:
-            if length <= network.prefixlen:
-                found = self._values.get((network.version, value >> (width - length), length))
+        return self._longest(network.network_address, network.prefixlen)
+
+    def of_address(self, address: net.Address) -> V | None:
+        """Return the value of the longest prefix that contains `address`, if there is one."""
+        return self._longest(address, address.max_prefixlen)
+
+    def _longest(self, address: net.Address, most: int) -> V | None:
+        version, value, width = address.version, int(address), address.max_prefixlen
+        for length in self._lengths[version]:
+            if length <= most:
+                found = self._values.get((version, value >> (width - length), length))
                 if found is not None:
                     return found
         return None
-
-    def of_address(self, address: net.Address) -> Slots | None:
-        """Return the value of the longest prefix that contains `address`, if there is one."""
-        return self.value(ipaddress.ip_network(address))
 
 
 def _pair(live: V, idle_value: V, idle: int) -> tuple[V, V]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent import errors, patience
+from agent.lab import orders as orders_
 from agent.lab import plan, removal, rundir
 from agent.sources import manifests
 
@@ -26,10 +27,11 @@ START_TIMEOUT_S = 60.0
 APPLY_TIMEOUT_S = 20.0
 PAUSE_S = 0.003
 LOG_LINES = 25
+START = "from agent import daemon; daemon.main()"
 PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 
 
-def orders(lab: plan.LabPlan, paths: rundir.RunDirectory, engine: str) -> list[dict[str, Any]]:
+def orders(lab: plan.LabPlan, paths: rundir.RunDirectory, engine: str, iptables: str) -> list[dict[str, Any]]:
     """Order one agent a node, in the node's network namespace and this mount namespace (`runner.py`)."""
     return [
         {
@@ -37,14 +39,20 @@ def orders(lab: plan.LabPlan, paths: rundir.RunDirectory, engine: str) -> list[d
             "netns": str(paths.node_netns(name)),
             "cgroup": str(cgroup(name, paths)),
             "log": str(paths.agent_log(name)),
-            "argv": [sys.executable, "-c", "from agent import daemon; daemon.main()", *flags(name, paths, engine)],
-            "environment": {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONUNBUFFERED": "1"},
+            "argv": [sys.executable, "-c", START, *flags(name, paths, engine, iptables)],
+            "environment": environment(name, paths),
         }
         for name in lab.nodes
     ]
 
 
-def flags(node: str, paths: rundir.RunDirectory, engine: str) -> list[str]:
+def environment(node: str, paths: rundir.RunDirectory) -> dict[str, str]:
+    """Return the environment of a node's agent, who shares its lock on iptables with the node's Services alone."""
+    own = {"PYTHONPATH": str(PACKAGE), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **own, orders_.XTABLES_LOCKFILE: str(paths.xtables_lock(node))}
+
+
+def flags(node: str, paths: rundir.RunDirectory, engine: str, iptables: str = "auto") -> list[str]:
     """Return the agent's command line for one node."""
     given: Mapping[str, object] = {
         "--node": node,
@@ -54,6 +62,7 @@ def flags(node: str, paths: rundir.RunDirectory, engine: str) -> list[str]:
         "--cgroup-root": paths.node_cgroup(node),
         "--cni-results": paths.cni_results(node),
         "--engine": engine,
+        "--iptables": iptables,
     }
     return [text for flag, value in given.items() for text in (flag, str(value))]
 

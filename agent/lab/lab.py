@@ -17,13 +17,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent import errors
+from agent.datapath import engines
 from agent.lab import agents as agents_
 from agent.lab import exchange, files, kernel, orders, plan, removal, resolve, rundir
 from agent.model import net
 
 Progress = Callable[[str], None]
 
-ENGINES = ("auto", "nfbpf")
+ENGINES = tuple(engine.value for engine in engines.Engine if engine is not engines.Engine.MEMORY)
+VARIANTS = tuple(variant.value for variant in engines.Iptables)
 BPFFS = pathlib.Path("/sys/fs/bpf")
 DEFAULT_NAME = "lab"
 DEFAULT_TIMEOUT_S = 1.0
@@ -43,19 +45,23 @@ class Lab:
         topology: plan.Topology = plan.Topology.ROUTED,
         families: Sequence[net.Family] = (),
         engine: str = "auto",
+        iptables: str = "auto",
         agents: bool = True,
         progress: Progress = silent,
     ) -> None:
-        """Build nothing yet. `families`: what every pod shall have; empty: what the manifests say, else IPv4."""
-        if engine not in ENGINES:
-            remedy = f"choose {' or '.join(ENGINES)}"
-            if engine == "iptables":
-                remedy = f"the agent has no iptables engine yet; {remedy}"
-            raise errors.InvalidInput(field="engine", value=engine, remedy=remedy)
+        """Build nothing yet. `families`: what every pod shall have; empty: what the manifests say, else IPv4.
+
+        `engine` and `iptables` are the agents' flags; the nodes' Services are made with the same iptables.
+        """
+        for field, value, known in (("engine", engine, ENGINES), ("iptables", iptables, VARIANTS)):
+            if value not in known:
+                remedy = f"choose {', '.join(known[:-1])} or {known[-1]}"
+                raise errors.InvalidInput(field=field, value=value, remedy=remedy)
         self.paths = rundir.RunDirectory(name)
         self.topology = topology
         self.families = tuple(families)
         self.engine = engine
+        self.iptables = iptables
         self.agents = agents
         self._progress = progress
         self._watch: agents_.Watch | None = None
@@ -75,6 +81,7 @@ class Lab:
             topology=plan.Topology(record["topology"]),
             families=[net.Family(number) for number in record["families"]],
             engine=record["engine"],
+            iptables=record["iptables"],
             agents=record["agents"],
             progress=progress,
         )
@@ -130,15 +137,16 @@ class Lab:
         change = orders.compare(None, wanted)
         count = f"{len(wanted.nodes)} nodes, {len(wanted.pods)} pods, {len(wanted.hosts)} hosts"
         self._progress(f"building {count}")
-        built = orders.build(change, self.paths)
+        built = orders.build(change, self.paths, self.iptables)
         if self.agents:
             self.paths.bpffs.mkdir(exist_ok=True)
-            built["processes"] += agents_.orders(wanted, self.paths, self.engine)
+            built["processes"] += agents_.orders(wanted, self.paths, self.engine, self.iptables)
         self._run(built)
         self._documents, self._plan = resolved, wanted
         self._enforced("waiting for the agents", agents_.START_TIMEOUT_S)
-        record = {"topology": self.topology.value, "families": [family.value for family in self.families]}
-        self.paths.record.write_text(json.dumps(record | {"engine": self.engine, "agents": self.agents}))
+        shape = {"topology": self.topology.value, "families": [family.value for family in self.families]}
+        enforcement = {"engine": self.engine, "iptables": self.iptables, "agents": self.agents}
+        self.paths.record.write_text(json.dumps(shape | enforcement))
 
     def apply(self, documents: Sequence[resolve.Document]) -> None:
         """Make `documents` the whole content of the cluster; return when every agent enforces it.
@@ -158,7 +166,7 @@ class Lab:
         self._documents, self._plan = resolved, wanted
         if change.new_pods or change.new_hosts or change.services:
             self._progress(f"building {len(change.new_pods)} pods, {len(change.new_hosts)} hosts")
-            self._run(orders.build(change, self.paths))
+            self._run(orders.build(change, self.paths, self.iptables))
         self._enforced("waiting for the agents", agents_.APPLY_TIMEOUT_S)
 
     def probe(
@@ -216,7 +224,8 @@ class Lab:
             status = self._watching().status(node)
         except errors.Unreachable as error:
             return {"agent": "down", "error": str(error)}
-        return {"agent": "up", "mode": status.mode, "endpoints": status.endpoints, "policies": status.policies}
+        mode = f"{status.mode} ({status.iptables})" if status.iptables else status.mode
+        return {"agent": "up", "mode": mode, "endpoints": status.endpoints, "policies": status.policies}
 
     def _address(self, request: exchange.ProbeRequest) -> net.Address:
         self.plan.addresses(request.source)

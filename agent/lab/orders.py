@@ -23,6 +23,8 @@ RESTORE = {
     net.Family.IPV6: ("ip6tables-nft-restore", "ip6tables-legacy-restore"),
 }
 """In this order; the first that the machine has and the kernel obeys."""
+XTABLES_LOCKFILE = "XTABLES_LOCKFILE"
+"""What the iptables commands take their lock's path from."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +67,8 @@ def tear_down(change: Change, paths: rundir.RunDirectory) -> Orders:
     return {"batches": batches(itertools.chain.from_iterable(lines))}
 
 
-def build(change: Change, paths: rundir.RunDirectory) -> Orders:
-    """Order everything that is new; `tear_down` comes before it."""
+def build(change: Change, paths: rundir.RunDirectory, iptables: str = "auto") -> Orders:
+    """Order everything that is new; `tear_down` comes before it. `iptables`: which variant Services are made with."""
     fresh, new = change.old is None, change.new
     rendered = links.Links(new, paths)
     namespaces: list[dict[str, Any]] = []
@@ -87,7 +89,7 @@ def build(change: Change, paths: rundir.RunDirectory) -> Orders:
     return {
         "namespaces": namespaces,
         "batches": batches(itertools.chain.from_iterable(lines)),
-        "restores": restores(change, paths),
+        "restores": restores(change, paths, iptables),
         "files": [file for pod in isolated for file in cni_files(pod, new, paths)],
         "processes": [*_node_servers(change, paths), *_pod_servers(change, paths)],
     }
@@ -101,7 +103,7 @@ def batches(lines: Iterable[links.Line]) -> list[dict[str, Any]]:
     return [{"program": program, "netns": netns, "lines": texts} for (netns, program), texts in gathered.items()]
 
 
-def restores(change: Change, paths: rundir.RunDirectory) -> list[dict[str, Any]]:
+def restores(change: Change, paths: rundir.RunDirectory, iptables: str = "auto") -> list[dict[str, Any]]:
     """Order the chains of Services on every node; the jumps into them only on new nodes."""
     if not change.services:
         return []
@@ -113,7 +115,9 @@ def restores(change: Change, paths: rundir.RunDirectory) -> list[dict[str, Any]]
             if change.old is None:
                 texts.insert(0, proxy.render_hooks())
             netns = str(paths.node_netns(node.name))
-            alternatives = [[command, "--noflush"] for command in commands]
+            locked = ["env", f"{XTABLES_LOCKFILE}={paths.xtables_lock(node.name)}"]
+            wanted_first = sorted(commands, key=lambda command: f"-{iptables}-" not in command)
+            alternatives = [[*locked, command, "--noflush", "-w"] for command in wanted_first]
             found += [{"commands": alternatives, "netns": netns, "text": text} for text in texts]
     return found
 

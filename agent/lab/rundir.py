@@ -93,6 +93,10 @@ class RunDirectory:
         """Return where the process of a pod, host or node takes orders; unix socket paths end at 108 bytes."""
         return self.path / "s" / key[:16]
 
+    def xtables_lock(self, node: str) -> pathlib.Path:
+        """Return the lock of everybody who writes a node's iptables: machines would not share one either."""
+        return self.node(node) / "xtables.lock"
+
     @property
     def cgroup(self) -> pathlib.Path:
         """The cgroup that holds every process of the lab; LabError where no cgroup2 is mounted."""

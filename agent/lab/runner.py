@@ -121,12 +121,13 @@ def start_all(processes: list[dict[str, Any]]) -> dict[str, int]:
     """Fork every process and wait until each says that it is ready; Refused with the first that is not."""
     pids: dict[str, int] = {}
     waiting: dict[int, str] = {}
+    runner = os.getpid()
     for process in processes:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            become(process, writer)
+            become(process, writer, runner)
         os.close(writer)
         pids[process["name"]] = pid
         waiting[reader] = process["name"]
@@ -145,12 +146,14 @@ def start_all(processes: list[dict[str, Any]]) -> dict[str, int]:
     return pids
 
 
-def become(process: dict[str, Any], writer: int) -> None:
+def become(process: dict[str, Any], writer: int, runner: int) -> None:
     """Turn this forked child into the process; never returns. An empty pipe, closed, means ready."""
     try:
         os.setsid()
         # `down` finds processes by their cgroup: one that is in none yet dies with the runner
         kernel.die_with_parent(signal.SIGKILL)
+        if os.getppid() != runner:  # which died before it could be asked for
+            os._exit(1)
         kernel.join_cgroup(process["cgroup"])
         kernel.die_with_parent(0)
         kernel.enter_network(process["netns"])

@@ -38,7 +38,7 @@ class Sandbox:
     pod: str
     uid: str
     netns_cookie: int
-    """u64, SO_NETNS_COOKIE of the pod's network namespace."""
+    """u64, SO_NETNS_COOKIE of the pod's network namespace; 0 where the kernel does not tell it."""
     veth_ifindex: int
     """The host side of the pod's veth, in the node's network namespace; 0 where unknown."""
     ingress_ifindex: int

@@ -47,6 +47,8 @@ class Reason(enum.Enum):
     """The packet could not be parsed, so nothing can allow it."""
     RELATED_FORGED = 9
     """An ICMP error about a flow its sender is no end of."""
+    UNJUDGED = 10
+    """Somebody else's rule kept the packet from being judged, and it concerns an enforced endpoint (iptables)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

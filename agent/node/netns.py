@@ -3,9 +3,9 @@
 A file in /run/netns is created empty and becomes a namespace when the runtime binds one over it, a millisecond later
 in the median and 162 in the worst case seen. ioctl NS_GET_ID (answers on Linux 6.18) needs no privilege beyond opening
 the file, but its ENOTTY means "old kernel" as well as "not a namespace yet": so the file system's type is asked first.
-Older kernels tell the cookie only to a socket inside (SO_NETNS_COOKIE, 5.14): a short-lived thread enters, asks, and
-ends there; setns(2) moves one thread, no other thread notices (needs CAP_SYS_ADMIN). An open file keeps a dead pod's
-namespace alive: nothing here stays open.
+Older kernels tell the cookie only to who is inside (agent/datapath/bpf/cookies.py): a short-lived thread enters, asks,
+and ends there; setns(2) moves one thread, no other thread notices (needs CAP_SYS_ADMIN). An open file keeps a dead
+pod's namespace alive: nothing here stays open.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import errno
 import fcntl
 import os
 import pathlib
-import socket
 import struct
 import sys
 import threading
 from collections.abc import Iterator
 
 from agent import errors
+from agent.datapath.bpf import cookies
 
 NSFS_MAGIC = 0x6E736673
 NS_GET_ID = 0x8008B70D
 """_IOR(0xb7, 13, __u64), linux/nsfs.h."""
 CLONE_NEWNET = 0x40000000
-SO_NETNS_COOKIE = 71
 STATFS_BYTES = 256
 """More than any architecture's struct statfs; f_type is its first word everywhere we run."""
 
@@ -72,26 +71,26 @@ def _filesystem(file: int) -> int:
 
 
 def _asked_inside(file: int) -> int:
-    """Return SO_NETNS_COOKIE of a socket made inside the namespace; raises NotSupported."""
-    answers: list[int | OSError] = []
+    """Return what a thread is told inside the namespace; raises NotSupported."""
+    answers: list[int | errors.NotSupported] = []
 
     def ask() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(file, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            answers.append(OSError(number, os.strerror(number)))
+            needs = f"CAP_SYS_ADMIN, to enter it ({os.strerror(ctypes.get_errno())}), or Linux 6.18"
+            answers.append(errors.NotSupported(feature=cookies.FEATURE, needs=needs))
             return
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inside:
-                answers.append(struct.unpack("=Q", inside.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0])
-        except OSError as error:
+            answers.append(cookies.own())
+        except errors.NotSupported as error:
             answers.append(error)
+        except OSError as error:
+            answers.append(errors.NotSupported(feature=cookies.FEATURE, needs=f"sockets inside it ({error.strerror})"))
 
     thread = threading.Thread(target=ask, name="netns cookie")
     thread.start()
     thread.join()
     (answer,) = answers
-    if isinstance(answer, OSError):
-        needs = "Linux 6.18, or Linux 5.14 and CAP_SYS_ADMIN"
-        raise errors.NotSupported(feature="the cookie of a pod's network namespace", needs=needs) from answer
+    if isinstance(answer, errors.NotSupported):
+        raise answer
     return answer

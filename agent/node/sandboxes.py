@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Protocol
 
+from agent import errors
 from agent.model import endpoint, net, resources
 from agent.node import cni_cache, links, netns
 
@@ -27,6 +28,8 @@ SETTLE_LIMIT_S = 0.1
 
 
 UNCHECKED = "the source addresses of what the pod sends are not checked, and it may reach others past this node"
+UNKNOWN_COOKIE = 0
+"""Never a namespace's."""
 OWN_NETNS = pathlib.Path("/proc/thread-self/ns/net")
 """Never a pod's: a cache file that names it is older than the process whose number it wrote down."""
 
@@ -72,16 +75,18 @@ class SandboxWatch:
         self._dump_links = dump_links
 
     def read(self) -> Reading:
-        """Read the cache, and the kernel for each of its pods; raises NotSupported where the kernel tells no cookie."""
+        """Read the cache, and the kernel for each of its pods.
+
+        Where the kernel tells no cookie it is 0: packets are judged without, and the engine says why sockets are not.
+        """
         attachments, problems = self._attachments()
         found, waiting = [], []
         interfaces = self._dump_links() if attachments else {}
-        own = _cookie(OWN_NETNS) if attachments else None
         for attachment in attachments:
             number = _cookie(attachment.netns)
             if number is None:
                 waiting.append(attachment)
-            elif number == own:
+            elif _is_own(attachment.netns):
                 problems.append(_problem(attachment, "is the node's own network namespace; no pod of that file lives"))
             else:
                 found.append(_sandbox(attachment, number, interfaces))
@@ -161,10 +166,20 @@ class SandboxWatch:
 
 
 def _cookie(path: pathlib.Path) -> int | None:
+    """Return the cookie, 0 where the kernel does not tell it; None where no namespace is bound that can be read."""
     try:
         return netns.cookie(path)
     except OSError:
         return None
+    except errors.NotSupported:
+        return UNKNOWN_COOKIE
+
+
+def _is_own(path: pathlib.Path) -> bool:
+    try:
+        return path.samefile(OWN_NETNS)
+    except OSError:
+        return False
 
 
 def _sandbox(attachment: cni_cache.Attachment, cookie: int, interfaces: Mapping[str, links.Link]) -> endpoint.Sandbox:

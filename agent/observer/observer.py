@@ -78,6 +78,8 @@ class Observer:
         self._unnamed_count = 0
         self.dropped = 0
         """Events dropped because the agent fell behind, or unknown to it."""
+        self.seen: collections.Counter[tuple[int, int, int, int]] = collections.Counter()
+        """Events read, by what KNOWN is made of; those of none of these kinds are `dropped` as well."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -96,7 +98,9 @@ class Observer:
         raw = self._reader.read()
         past = self._history.past  # after reading: a generation is staged before its first event
         newest = raw[-BATCH:]
-        known = [one for one in newest if (one.layer, one.direction, one.verdict, one.reason) in KNOWN]
+        kinds = [(one.layer, one.direction, one.verdict, one.reason) for one in newest]
+        known = [one for one, kind in zip(newest, kinds, strict=True) if kind in KNOWN]
+        self.seen.update(kinds)
         dropped = len(raw) - len(known)
         if dropped:
             self.dropped += dropped

@@ -43,11 +43,11 @@ class Subscription:
         self._lost: collections.Counter[str] = collections.Counter()
         self._told_ns = clock.monotonic_ns() - TELL_LOST_NS
 
-    def offer(self, events: Sequence[verdict.VerdictEvent]) -> None:
-        """Queue `events`, dropping the oldest where there is no room; any thread may call."""
+    def offer(self, events: Sequence[verdict.VerdictEvent]) -> int:
+        """Queue `events`, dropping the oldest where there is no room; return how many. Any thread may call."""
         places = _admitted(events, self._wanted)
         if not places:
-            return
+            return 0
         unseen, kept = len(places[:-QUEUED]), places[-QUEUED:]
         if self._wanted != verdict.EVERY_VERDICT:
             # The store may forget their batch before this reader takes them, and then nobody would name it.
@@ -60,6 +60,7 @@ class Subscription:
             if unseen:
                 self._lost["client"] += unseen
         self._loop.call_soon_threadsafe(self._wake.set)
+        return unseen
 
     def tell_lost(self, lost: verdict.Lost) -> None:
         """Have the reader told that verdicts were lost before they reached its queue; any thread may call."""
@@ -107,6 +108,8 @@ class Stream:
         self._subscriptions: set[Subscription] = set()
         self.published = 0
         """Verdicts seen since the start."""
+        self.lost = 0
+        """Verdicts that found a reader's queue full, since the start, each reader's counted."""
 
     def publish(self, events: Sequence[verdict.VerdictEvent]) -> None:
         """Store `events`, which must not change, and hand them to every reader; any thread may call."""
@@ -117,7 +120,7 @@ class Stream:
             while self._stored_count - len(self._stored[0]) >= STORED:
                 self._stored_count -= len(self._stored.popleft())
             for subscription in self._subscriptions:
-                subscription.offer(events)
+                self.lost += subscription.offer(events)
 
     def tell_lost(self, lost: verdict.Lost) -> None:
         """Tell every reader of verdicts that came never this far; any thread may call."""

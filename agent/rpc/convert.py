@@ -24,6 +24,7 @@ PLAIN_STATUS = (
     *("node", "version", "mode", "deny_mode", "hold_mode", "synced", "revision", "enforced_revision", "generation"),
     *("started_unix_ns", "enforced_unix_ns", "last_error", "endpoints", "identities", "policies", "policy_sets"),
     *("rows", "source", "source_changed_unix_ns", "enforced_source_digest", "sandboxes", "held_endpoints"),
+    *("iptables", "last_repair", "last_repair_unix_ns", "repair_error"),
 )
 """Fields of Status that are the same on both sides."""
 
@@ -33,6 +34,7 @@ def status_message(status: views.Status) -> pb.Status:
     return pb.Status(
         **{name: getattr(status, name) for name in PLAIN_STATUS},
         mode_reasons=status.mode_reasons,
+        not_ready=status.not_ready,
         problems=[problem_message(problem) for problem in status.problems],
         counters=dict(status.counters),
     )
@@ -43,6 +45,7 @@ def status(message: pb.Status) -> views.Status:
     return views.Status(
         **{name: getattr(message, name) for name in PLAIN_STATUS},
         mode_reasons=tuple(message.mode_reasons),
+        not_ready=tuple(message.not_ready),
         problems=tuple(problem(one) for one in message.problems),
         counters=dict(message.counters),
     )

@@ -119,6 +119,8 @@ class Description:
     started_unix_ns: int
     loop: reconciler.Reconciler
     counters: Callable[[], Mapping[str, int]]
+    not_ready: Callable[[], tuple[str, ...]] = tuple
+    """Why /readyz would not answer 200, a line each."""
 
     @property
     def enforcement(self) -> reconciler.Enforcement | None:
@@ -143,5 +145,10 @@ class Description:
             source=self.source,
             source_changed_unix_ns=inputs.source.changed_unix_ns if inputs.source is not None else 0,
             sandboxes=len(inputs.sandboxes or ()),
+            iptables=self.report.variant,
+            last_repair=self.loop.repairs.last,
+            last_repair_unix_ns=self.loop.repairs.unix_ns,
+            repair_error=self.loop.repairs.error,
+            not_ready=self.not_ready(),
         )
         return enforced(status, now) if now is not None else status

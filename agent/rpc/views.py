@@ -19,7 +19,7 @@ class Status:
     node: str
     version: str
     mode: str
-    """`socket+nfbpf`, `memory`: what enforces."""
+    """`socket+nfbpf`, `socket+iptables`, `iptables`, `memory`: what enforces."""
     mode_reasons: tuple[str, ...] = ()
     deny_mode: str = ""
     hold_mode: str = ""
@@ -45,6 +45,15 @@ class Status:
     """Digest of the source's content that is enforced now."""
     sandboxes: int = 0
     held_endpoints: int = 0
+    iptables: str = ""
+    """`legacy` or `nft`, where an engine uses iptables."""
+    last_repair: str = ""
+    """What of ours others had changed and was put right last."""
+    last_repair_unix_ns: int = 0
+    repair_error: str = ""
+    """Why what others changed is not put right; empty when nothing is wrong."""
+    not_ready: tuple[str, ...] = ()
+    """Each check of readiness that fails, and why; none: the agent is ready."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ enum nw_reason {
 	NW_SERVICE_DENIED = 7,
 	NW_MALFORMED = 8,
 	NW_RELATED_FORGED = 9,
+	NW_UNJUDGED = 10,	/* of the iptables engine alone: nobody comes before these programs */
 };
 
 enum nw_endpoint_flag { NW_FLAG_PRESENT = 1, NW_FLAG_HELD = 2 };	/* not present: no such endpoint in that generation */

@@ -1,4 +1,7 @@
-"""`python -m tests.bench [NAME...]`: run the benchmarks, print a table, write build/bench.json."""
+"""`python -m tests.bench [NAME...]`: run benchmarks or groups of them, print a table, write build/bench.json.
+
+Each benchmark's part of the table is kept in build/figures/bench-<name>.txt.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,34 @@ import time
 
 from tests.bench import figures
 
-BENCHMARKS = ("compile", "connect", "change")
+IPTABLES = ("iptables_sets", "iptables_program", "iptables_edit", "iptables_forward")
+BENCHMARKS = ("compile", "source", "connect", "change", *IPTABLES)
+GROUPS = {"iptables": IPTABLES}
+TARGET = pathlib.Path("build")
 
 
 def main(names: list[str]) -> None:
-    """Run the named benchmarks, all of them by default."""
-    unknown = set(names) - set(BENCHMARKS)
+    """Run the named benchmarks and groups, everything by default."""
+    wanted = [each for name in names or BENCHMARKS for each in GROUPS.get(name, (name,))]
+    unknown = set(wanted) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"bench: no benchmark {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}")
+        known = ", ".join((*BENCHMARKS, *GROUPS))
+        sys.exit(f"bench: no benchmark {', '.join(sorted(unknown))}: choose from {known}")
     found: list[figures.Figure] = []
-    for name in names or BENCHMARKS:
+    for name in wanted:
         begin = time.perf_counter()
-        found += importlib.import_module(f"tests.bench.{name}").run()
+        here = importlib.import_module(f"tests.bench.{name}").run()
         print(f"bench: {name} took {time.perf_counter() - begin:.1f} s", file=sys.stderr)
+        _keep(TARGET / "figures" / f"bench-{name}.txt", figures.table(here) + "\n")
+        found += here
     print(figures.table(found))
-    target = pathlib.Path("build/bench.json")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps([dataclasses.asdict(figure) | {"ratio": figure.ratio} for figure in found], indent=1))
+    lines = [dataclasses.asdict(figure) | {"ratio": figure.ratio} for figure in found]
+    _keep(TARGET / "bench.json", json.dumps(lines, indent=1))
+
+
+def _keep(path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 main(sys.argv[1:])

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent import desired
+from agent import desired, errors
 from agent.datapath import probe
 from agent.datapath.bpf import datapath as datapath_
-from agent.datapath.bpf import events, layout
+from agent.datapath.bpf import events, layout, packet_loader
 from tests.bpf import node as node_
 
 BPFFS = pathlib.Path("/sys/fs/bpf")
@@ -30,6 +30,25 @@ class Rig:
     def verdicts(self) -> list[layout.RawEvent]:
         """Return the verdicts since the last call."""
         return self.reader.read()
+
+
+@pytest.fixture(scope="session")
+def lacking() -> str:
+    """Say why this kernel cannot have the packet layer; "" where it can, or where nobody may ask."""
+    try:
+        packet_loader.require_netfilter()
+    except errors.NotSupported as error:
+        return str(error)
+    except errors.DatapathError:
+        return ""
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def packet_layer(request: pytest.FixtureRequest, lacking: str) -> None:
+    """Skip what uses the kernel where it cannot have the packet layer."""
+    if lacking and request.node.get_closest_marker("root"):
+        pytest.skip(lacking)
 
 
 @pytest.fixture(scope="session")

@@ -79,11 +79,12 @@ def _question(kind: int, cookie: int, client: net.Address, server: net.Address, 
 
 def _judgement(raw: bytes, side: net.Direction) -> memory.Judgement:
     """Read struct decision; a side that is no endpoint's says nothing, which counts as not isolated."""
-    _, policy_set, rule, direction, verdict, reason = DECISION.unpack_from(raw)
+    endpoint, policy_set, rule, direction, verdict, reason = DECISION.unpack_from(raw)
     return memory.Judgement(
         verdict=verdict_.Verdict(verdict or verdict_.Verdict.FORWARDED.value),
         reason=verdict_.Reason(reason or verdict_.Reason.NOT_ISOLATED.value),
         direction=net.Direction(direction) if direction else side,
+        endpoint=endpoint,
         rule=rule,
         set=policy_set,
     )

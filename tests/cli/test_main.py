@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -132,6 +133,24 @@ def test_status_is_ok_when_the_present_inputs_are_enforced() -> None:
     lines = list(status.lines(good, unix_ns=5))
     assert lines[0][0] == "n"
     assert "OK" in lines[0][1]
+
+
+def test_status_names_the_iptables_and_the_last_repair_and_a_repair_that_fails_is_no_success() -> None:
+    good = views.Status(node="n", version="v", mode="socket+iptables", synced=True, iptables="nft")
+    shown = dict(status.lines(good, unix_ns=5))
+    assert shown["engine"].startswith("socket+iptables (nft), ")
+    assert "repaired" not in shown
+    repaired = dataclasses.replace(good, last_repair="IPv4 filter: rewrote NW-FORWARD", last_repair_unix_ns=5)
+    assert dict(status.lines(repaired, unix_ns=2 * 10**9 + 5))["repaired"].endswith("rewrote NW-FORWARD, 2.0 s ago")
+    assert status.pending(repaired) == ""
+    assert "not put right: locked" in status.pending(dataclasses.replace(good, repair_error="locked"))
+
+
+def test_status_says_whether_the_agent_is_ready_and_why_not() -> None:
+    good = views.Status(node="n", version="v", mode="m", synced=True)
+    assert dict(status.lines(good, unix_ns=5))["ready"] == "yes"
+    bad = dataclasses.replace(good, not_ready=("datapath: the pin /x\x1b is gone",))
+    assert "datapath: the pin /x\\x1b is gone" in dict(status.lines(bad, unix_ns=5))["ready"]
 
 
 def test_without_an_agent_there_is_one_line_and_exit_code_1(tmp_path: pathlib.Path) -> None:

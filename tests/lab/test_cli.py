@@ -53,7 +53,8 @@ def test_help_names_every_verb() -> None:
     ("arguments", "message"),
     [
         (["up", "-f", "/no/such/file"], "name a manifest or a directory"),
-        (["up", "-f", ".", "--engine", "iptables"], "no iptables engine yet"),
+        (["up", "-f", ".", "--engine", "memory"], "choose auto, nfbpf, socket+iptables or iptables"),
+        (["up", "-f", ".", "--iptables", "nftables"], "choose auto, legacy or nft"),
         (["up", "-f", ".", "--families", "ipv5"], "write ipv4, ipv6 or both"),
         (["up", "-f", ".", "--name", "../x"], "lower case letters"),
         (["probe", "--port", "x"], "write a number and TCP, UDP or SCTP"),

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from agent import errors
+from agent.datapath.bpf import cookies
 from agent.model import endpoint
 from agent.node import cni_cache, links, netns, sandboxes
 from agent.sources import inotify
@@ -106,7 +108,7 @@ def test_a_file_that_is_no_namespace_has_no_cookie(tmp_path: pathlib.Path) -> No
 
 def test_both_ways_to_a_cookie_give_what_a_socket_inside_says() -> None:
     with socket.socket() as inside:
-        expected = int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, netns.SO_NETNS_COOKIE, 8), "little")
+        expected = int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, cookies.SO_NETNS_COOKIE, 8), "little")
     assert netns.cookie(pathlib.Path("/proc/self/ns/net")) == expected
 
 
@@ -150,6 +152,23 @@ def test_the_nodes_own_namespace_is_no_pods(tmp_path: pathlib.Path) -> None:
     assert reading.waiting == ()
     (problem,) = reading.problems
     assert "own network namespace" in problem.reason
+
+
+@pytest.mark.root
+def test_a_pod_is_known_without_a_cookie_where_the_kernel_tells_none(
+    tmp_path: pathlib.Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets are judged by address: only the socket layer, which such a kernel has not, needs it."""
+
+    def refused(_path: pathlib.Path) -> int:
+        raise errors.NotSupported(feature=cookies.FEATURE, needs=cookies.NEEDS)
+
+    monkeypatch.setattr(netns, "cookie", refused)
+    write(tmp_path, namespace)
+    with inotify.Inotify(concerns=lambda _name: True) as changes:
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes).read()
+    assert [(one.pod, one.netns_cookie, bool(one.veth_ifindex)) for one in reading.sandboxes] == [("a", 0, True)]
+    assert (reading.problems, reading.waiting) == ((), ())
 
 
 @pytest.mark.root

@@ -84,7 +84,7 @@ def test_a_status_in_a_policy_says_nothing() -> None:
 def test_a_connection_needs_no_rule_for_its_replies() -> None:
     """Rule A38: the server may be isolated for egress with no rule at all."""
     nodes, steps = (
-        simulated.Cluster(),
+        simulated.MemoryCluster(),
         cases.load(cases.DIRECTORY / "networkpolicy" / "25-deny-egress-by-podselector.yaml"),
     )
     cluster = flows.snapshot_of(steps.steps[0])
@@ -99,7 +99,7 @@ def test_a_connection_needs_no_rule_for_its_replies() -> None:
 def test_a_change_holds_for_the_next_packet_of_a_connection_and_allowing_again_breaks_none() -> None:
     """Rule A39: a packet is judged by the policy of now, for there is no memory of verdicts."""
     case = cases.load(cases.DIRECTORY / "lifecycle" / "policies-come-and-go.yaml")
-    nodes, seen = simulated.Cluster(), []
+    nodes, seen = simulated.MemoryCluster(), []
     for step in case.steps:
         cluster = flows.snapshot_of(step)
         nodes.apply(cluster)
@@ -111,7 +111,7 @@ def test_a_change_holds_for_the_next_packet_of_a_connection_and_allowing_again_b
 def test_nodes_that_learn_of_a_policy_at_different_moments_each_hold_to_what_they_know() -> None:
     """Rule A46: ingress is the destination's node's to judge, whatever the other node knows by then."""
     first, second = cases.load(cases.DIRECTORY / "networkpolicy" / "33-deleted-policies.yaml").steps
-    behind, ahead = simulated.Cluster(), simulated.Cluster()
+    behind, ahead = simulated.MemoryCluster(), simulated.MemoryCluster()
     behind.apply(flows.snapshot_of(second))
     ahead.apply(flows.snapshot_of(first))
     (inbound,) = flows.flows(flows.snapshot_of(first), ("y/a", "x/a"), first.checks[0])

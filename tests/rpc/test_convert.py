@@ -40,6 +40,11 @@ STATUS = views.Status(
     enforced_source_digest="abc",
     sandboxes=8,
     held_endpoints=9,
+    iptables="nft",
+    last_repair="IPv4 filter: rewrote NW-FORWARD",
+    last_repair_unix_ns=10,
+    repair_error="the lock is held",
+    not_ready=("datapath: the pin /x is gone", "inputs: no first whole list of pods"),
 )
 ENDPOINT = views.Endpoint(
     id=2**32 - 1,

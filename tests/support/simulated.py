@@ -1,22 +1,48 @@
-"""A cluster of memory datapaths, one a node, that is brought from step to step as agents would bring it.
+"""A cluster of datapaths without a kernel, one a node, that is brought from step to step as agents would bring it.
 
 Every datapath lives through the whole table, so that what a step leaves behind shows in the next one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from agent import desired as desired_
 from agent import snapshot
 from agent.datapath import memory
-from agent.model import endpoint, resources
+from agent.model import endpoint, net, resources
 from agent.policy import compiler, evaluator
 
 
-class Cluster:
+class Judged(Protocol):
+    """What was decided."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the flow passes."""
+
+
+class Judging(Protocol):
+    """A datapath that says what it would do."""
+
+    def apply(self, desired: desired_.DesiredState, /) -> object:
+        """Enforce a state from here on."""
+
+    def judge(self, *, client: net.Address, server: net.Address, protocol: int, port: int, hook: memory.Hook) -> Judged:
+        """Decide about a connection."""
+
+
+Node = TypeVar("Node", bound=Judging)
+
+
+class Cluster(Generic[Node]):
     """The nodes' datapaths, and which packets cross which of them."""
 
-    def __init__(self) -> None:
-        """Start with no node."""
-        self._datapaths: dict[str, memory.MemoryDatapath] = {}
+    def __init__(self, make: Callable[[], Node]) -> None:
+        """Start with no node; `make` makes a node's datapath."""
+        self._make = make
+        self._datapaths: dict[str, Node] = {}
         self._cookies: dict[tuple[str, str, str], int] = {}
         self.problems: set[resources.Problem] = set()
 
@@ -25,7 +51,9 @@ class Cluster:
         self.problems = set(cluster.problems)
         for name in sorted({pod.node for pod in cluster.pods.values() if pod.node} | set(cluster.nodes)):
             compiled = compiler.compile_node(cluster, endpoint.NodeView(name=name, sandboxes=self._on(name, cluster)))
-            self._datapaths.setdefault(name, memory.MemoryDatapath()).apply(compiled.state)
+            if name not in self._datapaths:
+                self._datapaths[name] = self._make()
+            self._datapaths[name].apply(compiled.state)
             self.problems.update(compiled.problems)
 
     def passes(self, flow: evaluator.Flow) -> bool:
@@ -43,16 +71,6 @@ class Cluster:
         if to_pod and source != destination:
             at_destination = self._judge(destination, flow, memory.Hook.FORWARD)
         return at_source and at_destination
-
-    def connects(self, flow: evaluator.Flow) -> bool:
-        """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""
-        pod = flow.source
-        if not isinstance(pod, resources.Pod) or not pod.has_identity:
-            return True
-        judgement = self._datapaths[str(pod.node)].judge_connect(
-            self._cookie(pod), flow.destination_address, flow.protocol.value, flow.port
-        )
-        return judgement.allowed
 
     def _judge(self, node: str | None, flow: evaluator.Flow, hook: memory.Hook) -> bool:
         judgement = self._datapaths[str(node)].judge(
@@ -82,6 +100,24 @@ class Cluster:
     def _cookie(self, pod: resources.Pod) -> int:
         """Return a number of its own for each life of a pod."""
         return self._cookies.setdefault((pod.namespace, pod.name, pod.uid), 1000 + len(self._cookies))
+
+
+class MemoryCluster(Cluster[memory.MemoryDatapath]):
+    """Memory datapaths, which have a socket layer too."""
+
+    def __init__(self) -> None:
+        """Start with no node."""
+        super().__init__(memory.MemoryDatapath)
+
+    def connects(self, flow: evaluator.Flow) -> bool:
+        """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""
+        pod = flow.source
+        if not isinstance(pod, resources.Pod) or not pod.has_identity:
+            return True
+        judgement = self._datapaths[str(pod.node)].judge_connect(
+            self._cookie(pod), flow.destination_address, flow.protocol.value, flow.port
+        )
+        return judgement.allowed
 
 
 def _node(party: evaluator.Party) -> str | None:

@@ -16,6 +16,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from agent import patience
 from agent.lab import lab
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ class PodProcess:
 
     def answer(self, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
         """Wait for the answer to the oldest command that has none; TimeoutError, or RuntimeError if it died."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patience.seconds(timeout_s)
         while b"\n" not in self._pending:
             if not select.select([self._output], [], [], max(0.0, end - time.monotonic()))[0]:
                 raise TimeoutError(f"{self._name} does not answer within {timeout_s:.0f} s")

@@ -1,7 +1,8 @@
 """Runs every attack against every victim, in both families, under each policy and under none, and counts arrivals.
 
-The control is a lab without agents: it shows that the attack works, and that the sniffer sees it. The same cast then
-plays in a lab with agents, once under a policy of the victim (ingress) and once under one of the attacker (egress).
+The control is a lab without agents: it shows that the attack works, and that the sniffer sees it, and serves every
+engine. The same cast then plays in a lab with agents, once under a policy of the victim (ingress) and once under one
+of the attacker (egress).
 Arrival is a frame in the victim's network namespace that carries the attempt's mark or ports.
 """
 
@@ -19,6 +20,7 @@ from typing import Any, Self
 from agent.lab import lab, plan
 from agent.model import net
 from tests.support import traffic
+from tests.system import engines
 from tests.system.attacks import aim as aim_
 
 SENDER = "tests.system.attacks.sender"
@@ -243,19 +245,26 @@ def _must_arrive(shot: Shot) -> bool:
     return shot.phase is Phase.CONTROL or shot.attack.startswith(ADMITTED)
 
 
-def run(topology: plan.Topology, name: str) -> list[Shot]:
-    """Build the labs one after the other and run everything."""
-    shots: list[Shot] = []
-    for agents in (False, True):
-        with lab.Lab(name=name, topology=topology, families=list(net.Family), agents=agents) as running:
-            running.down()
-            running.up(CAST)
-            with Field(running) as field:
-                for phase in (Phase.INGRESS, Phase.EGRESS) if agents else (Phase.CONTROL,):
-                    if agents:
-                        running.apply([*CAST, policy(phase)])
-                    shots += field.shoot(phase)
-    return shots
+def control(topology: plan.Topology, name: str) -> list[Shot]:
+    """Run everything where nothing is enforced."""
+    with lab.Lab(name=name, topology=topology, families=list(net.Family), agents=False) as running:
+        running.down()
+        running.up(CAST)
+        with Field(running) as field:
+            return list(field.shoot(Phase.CONTROL))
+
+
+def run(combination: engines.Combination, name: str) -> list[Shot]:
+    """Run everything under each policy."""
+    with combination.engine.lab(name, combination.topology, families=list(net.Family)) as running:
+        running.down()
+        running.up(CAST)
+        shots: list[Shot] = []
+        with Field(running) as field:
+            for phase in (Phase.INGRESS, Phase.EGRESS):
+                running.apply([*CAST, policy(phase)])
+                shots += field.shoot(phase)
+        return shots
 
 
 def table(shots: Iterable[Shot]) -> list[str]:

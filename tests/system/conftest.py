@@ -10,7 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.lab import lab, plan, resolve, rundir
+from agent import errors
+from agent.datapath.bpf import packet_loader
+from agent.lab import lab, resolve, rundir
+from agent.rpc import client
+from tests.system import engines
 
 OWN = re.compile(r"test-([0-9]+)(-.+)?")
 """Names of labs of tests: several runs share a machine, so each has the process id in it."""
@@ -24,14 +28,15 @@ class Labs:
         self._key = ""
         self._lab: lab.Lab | None = None
 
-    def running(self, documents: list[resolve.Document], topology: plan.Topology, *, agents: bool = True) -> lab.Lab:
-        """Return a lab of that fixture and topology."""
-        key = json.dumps([documents, topology.value, agents], sort_keys=True, default=str)
+    def running(self, documents: list[resolve.Document], combination: engines.Combination) -> lab.Lab:
+        """Return a lab of that fixture, engine and topology."""
+        key = json.dumps([documents, combination.name], sort_keys=True, default=str)
         if self._lab is None or key != self._key:
             self.close()
-            built = lab.Lab(name=f"test-{os.getpid()}", topology=topology, agents=agents)
+            built = combination.engine.lab(f"test-{os.getpid()}", combination.topology)
             built.up(documents)
             self._key, self._lab = key, built
+            check_engine(built, combination.engine)
         return self._lab
 
     def close(self) -> None:
@@ -44,6 +49,34 @@ class Labs:
 def lab_name(purpose: str) -> str:
     """Return a short name for a test's own lab, one that `cleared` knows; labs of one purpose follow each other."""
     return f"test-{os.getpid()}-{purpose[:2]}"
+
+
+def check_engine(running: lab.Lab, engine: engines.Engine) -> None:
+    """Make sure that the agents of a lab do not enforce in another way than they were told to."""
+    for node in running.plan.nodes:
+        with client.AgentClient(running.paths.agent_socket(node)) as agent:
+            assert agent.status().mode == engine.status
+
+
+@pytest.fixture(scope="session")
+def lacking() -> str:
+    """Say why this kernel cannot have the packet layer of BPF; "" where it can, or where nobody may ask."""
+    try:
+        packet_loader.require_netfilter()
+    except errors.NotSupported as error:
+        return str(error)
+    except errors.DatapathError:
+        return ""
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def possible(request: pytest.FixtureRequest, lacking: str) -> None:
+    """Skip what a test would do with an engine that this kernel cannot have."""
+    callspec = getattr(request.node, "callspec", None)
+    values = callspec.params.values() if callspec else ()
+    if lacking and any(getattr(value, "engine", value) == engines.NFBPF for value in values):
+        pytest.skip(lacking)
 
 
 @pytest.fixture(scope="session", autouse=True)

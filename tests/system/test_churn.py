@@ -1,195 +1,75 @@
-"""Policy flips and agent deaths under a connect load: every outcome is the old policy's or the new one's.
-
-The two policies that alternate differ in everything a flip can get wrong: rules, the label keys that make identities,
-prefixes, ports. (Not their names: one deleted and another added would be two changes, with a state between.) What
-they agree on must hold at every instant: `allowed` always connects, `refused` is always denied at the socket,
-`silent` is always dropped at the other side's node.
-"""
+"""Policy flips and agent deaths under a connect load: every outcome is the old policy's or the new one's."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import pathlib
 import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from agent.lab import agents, lab, removal, resolve
-from tests.support import load
-from tests.system import conftest
+from agent.lab import lab
+from tests.system import conftest, engines, stress
 
 pytestmark = pytest.mark.root
 
-FLIPS = 1000
-DEATHS = 100
-SERVER, OTHER = 80, 81
-
-
-def pod(name: str, node: str, **labels: str) -> dict[str, Any]:
-    ports = [{"containerPort": port} for port in (SERVER, OTHER)]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "x", "labels": labels},
-        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "example/serve", "ports": ports}]},
-    }
-
-
-def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": "x"},
-        "spec": spec,
-    }
-
-
-CLUSTER = [
-    pod("client", "node-1", app="client", tier="front", track="stable"),
-    pod("server", "node-2", app="server", tier="back", track="canary"),
-    pod("guarded", "node-2", app="guarded", tier="back", track="stable"),
-]
-
-
-def by_app() -> list[dict[str, Any]]:
-    return [
-        policy(
-            "client",
-            {
-                "podSelector": {"matchLabels": {"app": "client"}},
-                "policyTypes": ["Egress"],
-                "egress": [
-                    {"to": [{"podSelector": {"matchLabels": {"app": "server"}}}], "ports": [{"port": SERVER}]},
-                    {"to": [{"podSelector": {"matchLabels": {"app": "guarded"}}}]},
-                ],
-            },
-        ),
-        policy("guarded", {"podSelector": {"matchLabels": {"app": "guarded"}}}),
-    ]
-
-
-def by_tier() -> list[dict[str, Any]]:
-    return [
-        policy(
-            "client",
-            {
-                "podSelector": {"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["back"]}]},
-                "policyTypes": ["Egress"],
-                "egress": [
-                    {
-                        "to": [{"podSelector": {"matchLabels": {"tier": "back", "track": "canary"}}}],
-                        "ports": [{"port": 64, "endPort": SERVER}],
-                    },
-                    {"to": [{"podSelector": {"matchLabels": {"tier": "back", "track": "stable"}}}]},
-                    {"to": [{"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.7/32"]}}]},
-                ],
-            },
-        ),
-        policy(
-            "guarded",
-            {
-                "podSelector": {"matchLabels": {"tier": "back", "track": "stable"}},
-                "ingress": [{"from": [{"podSelector": {"matchLabels": {"tier": "nobody"}}}]}],
-            },
-        ),
-    ]
+FLIPS, FEWER_FLIPS = 1000, 200
+DEATHS, FEWER_DEATHS = 100, 30
+SHORT = (engines.PAIRWISE[1], engines.PAIRWISE[2])
+"""Who stands a smaller number in `make test`: both variants, with and without a socket layer."""
 
 
 @pytest.fixture
-def cluster() -> Iterator[lab.Lab]:
-    with lab.Lab(name=conftest.lab_name("churn")) as each:
-        each.up(CLUSTER + by_app())
+def cluster(combination: engines.Combination) -> Iterator[lab.Lab]:
+    with combination.engine.lab(conftest.lab_name("churn"), combination.topology) as each:
+        each.up(stress.manifests(0))
+        conftest.check_engine(each, combination.engine)
         yield each
 
 
-@contextlib.contextmanager
-def connecting(each: lab.Lab) -> Iterator[dict[str, dict[str, int]]]:
-    """Keep the client connecting; what it saw is in the yielded mapping afterwards."""
-    server = each.plan.addresses("x/server")[0]
-    guarded = each.plan.addresses("x/guarded")[0]
-    targets = [f"allowed={server}:{SERVER}", f"refused={server}:{OTHER}", f"silent={guarded}:{SERVER}"]
-    script = pathlib.Path(load.__file__)
-    command = each.exec_command("x/client", [sys.executable, "-I", "-S", str(script), *targets])
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "ready\n"
-        seen: dict[str, dict[str, int]] = {}
-        yield seen
-        process.stdin.close()
-        seen.update(json.loads(process.stdout.readline()))
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+def _campaigns(more: int, fewer: int, *, long: Sequence[engines.Combination]) -> list[object]:
+    """Return every combination with the whole number; `make test` takes `long`, and a few with a smaller number."""
+    whole = [
+        pytest.param(one, more, marks=engines.marks(selected=one in long), id=f"{one.name}-{more}")
+        for one in engines.COMBINATIONS
+    ]
+    short = [one for one in (engines.NFBPF_ROUTED, *SHORT) if one not in long]
+    return [*whole, *(pytest.param(one, fewer, id=f"{one.name}-{fewer}") for one in short)]
 
 
-def judge(seen: dict[str, dict[str, int]], capsys: pytest.CaptureFixture[str], what: str) -> None:
-    with capsys.disabled():
-        print(f"\n{what}: {json.dumps(seen)}")
-    assert seen["allowed"].keys() == {"ok"}, "wrongly denied"
-    assert seen["refused"].keys() == {"EACCES"}, "leaked, or denied late"
-    assert seen["silent"].keys() == {"timeout"}, "leaked"
-
-
+@pytest.mark.slow
+@pytest.mark.parametrize(("combination", "flips"), _campaigns(FLIPS, FEWER_FLIPS, long=[engines.NFBPF_ROUTED]))
 def test_every_outcome_under_a_thousand_flips_is_the_old_or_the_new_policy(
-    cluster: lab.Lab, capsys: pytest.CaptureFixture[str]
+    cluster: lab.Lab, combination: engines.Combination, flips: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with connecting(cluster) as seen:
+    with stress.connecting(cluster) as seen:
         begin = time.monotonic()
-        for flip in range(FLIPS):
-            cluster.apply(CLUSTER + (by_tier() if flip % 2 == 0 else by_app()))
+        for flip in range(flips):
+            cluster.apply(stress.manifests(flip + 1))
         took = time.monotonic() - begin
-    judge(seen, capsys, f"{FLIPS} flips in {took:.1f} s")
+    with capsys.disabled():
+        print(f"\n{combination.name}: {flips} flips in {took:.1f} s: {seen}")
+    stress.judge(seen, combination.engine)
 
 
-def kill_agent(each: lab.Lab, node: str) -> None:
-    found = removal.processes(agents.cgroup(node, each.paths))
-    assert found, "no agent runs"
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while removal.processes(agents.cgroup(node, each.paths)):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def start_agent(each: lab.Lab, node: str) -> None:
-    orders = [order for order in agents.orders(each.plan, each.paths, each.engine) if order["name"] == f"agent/{node}"]
-    each._run({"processes": orders})
-
-
+@pytest.mark.slow
+@pytest.mark.parametrize(("combination", "deaths"), _campaigns(DEATHS, FEWER_DEATHS, long=[]))
 def test_a_hundred_agent_deaths_leak_nothing_and_deny_nothing(
-    cluster: lab.Lab, capsys: pytest.CaptureFixture[str]
+    cluster: lab.Lab, combination: engines.Combination, deaths: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(7)
-    with connecting(cluster) as seen:
+    with stress.connecting(cluster) as seen:
         begin = time.monotonic()
-        for death in range(DEATHS):
-            documents = CLUSTER + (by_tier() if death % 2 == 0 else by_app())
+        for death in range(deaths):
+            documents = stress.manifests(death + 1)
             node = f"node-{1 + death // 2 % 2}"
-            write(cluster, documents)
+            stress.write(cluster, documents)
             # an apply takes some 20 ms: most deaths come in the middle of one
             time.sleep(chance.uniform(0, 0.03))
-            kill_agent(cluster, node)
-            start_agent(cluster, node)
+            stress.end_agents(cluster, node)
+            stress.start_agents(cluster, node)
             cluster.apply(documents)
         took = time.monotonic() - begin
-    judge(seen, capsys, f"{DEATHS} deaths in {took:.1f} s")
-
-
-def write(each: lab.Lab, documents: list[dict[str, Any]]) -> None:
-    """Change the manifests and wait for nobody."""
-    resolved = resolve.resolve(documents, previous=each.documents)
-    each._write_manifests(resolved)
-    each._documents = resolved
+    with capsys.disabled():
+        print(f"\n{combination.name}: {deaths} deaths in {took:.1f} s: {seen}")
+    stress.judge(seen, combination.engine)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.lab import agents, exchange, lab, plan, removal
-from tests.system import conftest
+from agent.lab import agents, exchange, lab, removal
+from tests.system import conftest, engines, remains
 
 pytestmark = pytest.mark.root
 
@@ -62,11 +62,6 @@ def alive(objects: dict[str, set[int]]) -> dict[str, set[int]]:
     return {kind: ids & now[kind] for kind, ids in objects.items() if ids & now[kind]}
 
 
-def in_node(each: lab.Lab, node: str, *command: str) -> str:
-    inside = ["nsenter", f"--net={each.paths.node_netns(node)}", *command]
-    return subprocess.run(inside, check=True, capture_output=True, text=True).stdout
-
-
 def connects(each: lab.Lab) -> bool:
     (result,) = each.probe([exchange.ProbeRequest(source="x/a", destination="x/b", port=80)], 1.0)
     return result.allowed
@@ -75,13 +70,15 @@ def connects(each: lab.Lab) -> bool:
 def uninstall(each: lab.Lab, node: str) -> None:
     flags = ["--node", node, "--state-dir", str(each.paths.node(node) / "state"), "--bpffs", str(each.paths.bpffs)]
     root = ["--cgroup-root", str(each.paths.node_cgroup(node)), "--yes"]
-    in_node(each, node, sys.executable, "-c", "from agent.cli.main import main; main()", "uninstall", *flags, *root)
+    program = [sys.executable, "-c", "from agent.cli.main import main; main()"]
+    remains.in_node(each, node, *program, "uninstall", *flags, *root)
 
 
-@pytest.mark.parametrize("topology", [plan.Topology.ROUTED, plan.Topology.BRIDGE], ids=lambda each: each.value)
-def test_nothing_is_left_after_uninstall(topology: plan.Topology, capsys: pytest.CaptureFixture[str]) -> None:
-    with lab.Lab(name=conftest.lab_name("uninstall"), topology=topology) as each:
+@pytest.mark.parametrize("combination", engines.by_combination())
+def test_nothing_is_left_after_uninstall(combination: engines.Combination, capsys: pytest.CaptureFixture[str]) -> None:
+    with combination.engine.lab(conftest.lab_name("uninstall"), combination.topology) as each:
         each.up([*CLUSTER, DENY])
+        conftest.check_engine(each, combination.engine)
         assert not connects(each)
         for node in NODES:
             for pid in removal.processes(agents.cgroup(node, each.paths)):
@@ -89,21 +86,22 @@ def test_nothing_is_left_after_uninstall(topology: plan.Topology, capsys: pytest
                     os.kill(pid, signal.SIGKILL)
         assert not connects(each), "the policy outlives the agent"
         before = kernel_objects(each.paths.bpffs)
-        tables = [in_node(each, node, "nft", "list", "tables") for node in NODES]
-        assert all(before.values())
-        assert all("nodewall" in listed for listed in tables)
+        assert all(before.values()) or not combination.engine.sockets
+        kept = [remains.of(each, node) for node in NODES]
+        assert [one.keys() for one in kept] == [remains.expected(combination)] * len(NODES)
         for node in NODES:
             uninstall(each, node)
             uninstall(each, node)  # safe to repeat
         left = [path for path in each.paths.bpffs.rglob("*") if path.is_file()]
         after = alive(before)
         with capsys.disabled():
-            counts = ", ".join(f"{len(ids)} {kind}s" for kind, ids in before.items())
-            print(f"\nbefore: {counts}; after: {after or 'none'}, {len(left)} pins")
+            counts = [f"{len(ids)} {kind}s" for kind, ids in before.items()]
+            counts += [f"{count} {part} on {NODES[0]}" for part, count in kept[0].items() if "links" not in part]
+            print(f"\n{combination.name}, before: {', '.join(counts)}; after: {after or 'none'}, {len(left)} pins")
         assert not left
         assert not after
-        assert not any("nodewall" in in_node(each, node, "nft", "list", "tables") for node in NODES)
+        assert not any(remains.of(each, node) for node in NODES)
         assert connects(each), "nothing is enforced any more"
-        remains = (each.paths.path, each.paths.cgroup, each.paths.bpffs)
-    assert not any(path.exists() for path in remains)
+        remaining = (each.paths.path, each.paths.cgroup, each.paths.bpffs)
+    assert not any(path.exists() for path in remaining)
     assert str(each.paths.path) not in pathlib.Path("/proc/mounts").read_text()

@@ -1,129 +1,173 @@
-"""Runs inside another kernel: `python -m tests.vm.guest enforce|refuse DIRECTORY`.
+"""Runs inside another kernel: `python -m tests.vm.guest KERNEL TABLES DIRECTORY`, with KERNEL and TABLES as in `jobs`.
 
-`enforce`: this kernel has what the agent needs, and SCTP sockets besides. The demo's pods and every truth table that
-names SCTP are run with real sockets, under real agents. `refuse`: this kernel lacks BPF netfilter programs; the agent
-must say so in one line, say who has them, and leave nothing behind.
+For each engine the kernel has a job for: agents start and say in their status and their log what they enforce with, and
+why; every connection between the demo's pods is made; the guided tour is played; truth tables are run by real sockets,
+those of SCTP among them. Nothing here knows what a kernel lacks: the agent has to find out.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import pathlib
-import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from xml.etree import ElementTree as ET
 
-from agent import patience
-from tests.vm import report
+from agent import errors, patience
+from agent.lab import comparison, files, lab
+from agent.rpc import client, views
+from tests.vm import jobs, report
 
 MODULES = ("sctp", "br_netfilter", "bridge", "veth", "nf_tables", "nf_conntrack")
 BPFFS = pathlib.Path("/sys/fs/bpf")
-DEMO = "agent/lab/demo"
-ENVIRONMENT = {**os.environ, patience.ENVIRONMENT: "10", "PYTHONDONTWRITEBYTECODE": "1"}
-Found = tuple[str, str]
-"""(problem, found), as in report.Check."""
+DEMO = pathlib.Path("agent/lab/demo")
+LAB = "vm"
+ENVIRONMENT = {patience.ENVIRONMENT: "20", **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+"""Emulated on a machine that does other things too, unless whoever starts this knows better."""
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""They write beside the tests."""
 
 
-def main(job: str, directory: pathlib.Path) -> int:
-    """Do every check of a job, the later ones too when one fails; return the exit status."""
-    jobs: dict[str, dict[str, Callable[[], Found]]] = {
-        "enforce": {
-            "SCTP sockets": has_sctp,
-            "demo": demo,
-            "tables": lambda: tables(directory),
-        },
-        "refuse": {"preflight": preflight, "agent": agent},
-    }
+class Guest:
+    """Makes checks, and writes each down before the next begins."""
+
+    def __init__(self, kernel: str, directory: pathlib.Path) -> None:
+        """Nothing is checked yet; reports go to `directory`."""
+        self._kernel = kernel
+        self._directory = directory
+        self._checks: list[report.Check] = []
+        self._engines: list[report.Engine] = []
+
+    def run(self, extent: jobs.Extent) -> int:
+        """Do everything, the later checks too when one fails; return the exit status."""
+        self._check("SCTP sockets", "", has_sctp)
+        for wanted, mode in jobs.JOBS[self._kernel].items():
+            self._in_a_lab(wanted, mode)
+            self._check(f"demo, {wanted}", wanted, functools.partial(demo, wanted))
+            tests = jobs.tables(self._kernel, mode, extent)
+            results = self._directory / f"tables-{wanted}.xml"
+            if tests:
+                self._check(f"tables, {wanted}", wanted, functools.partial(tables, results, tests))
+        self._write(finished=True)
+        return 1 if any(check.found.problem for check in self._checks) else 0
+
+    def _in_a_lab(self, wanted: str, mode: str) -> None:
+        """Start agents in the demo's cluster, ask what they are, and make its connections."""
+        with lab.Lab(name=LAB, engine=wanted) as running:
+            if self._check(f"agents, {wanted}", wanted, lambda: self._started(running, wanted, mode)):
+                self._check(f"connections, {wanted}", wanted, lambda: connections(running))
+
+    def _started(self, running: lab.Lab, wanted: str, mode: str) -> report.Found:
+        try:
+            running.up(files.load([DEMO]))
+        except errors.LabError as error:
+            print(error, flush=True)
+            return report.Found(problem=str(error).splitlines()[0])
+        told = [said(running, node) for node in running.plan.nodes]
+        for status in told[:1]:
+            engine = report.Engine(
+                wanted=wanted, mode=status.mode, variant=status.iptables, reasons=status.mode_reasons
+            )
+            self._engines.append(engine)
+        modes = {status.mode for status in told}
+        shown = ", ".join(sorted(f"{one.mode} ({one.iptables})" if one.iptables else one.mode for one in told))
+        return report.Found(found=shown, problem="" if modes == {mode} else f"{mode} was expected, not {shown}")
+
+    def _check(self, name: str, engine: str, look: Callable[[], report.Found]) -> bool:
+        begin = time.monotonic()
+        print(f"--- {name}", flush=True)
+        try:
+            found = look()
+        except (errors.NodewallError, OSError) as error:
+            found = report.Found(problem=f"{type(error).__name__}: {error}")
+        seconds = time.monotonic() - begin
+        self._checks.append(report.Check(name=name, engine=engine, found=found, seconds=seconds))
+        self._write(finished=False)
+        print(f"--- {name}: {found.problem or found.found} in {seconds:.0f} s", flush=True)
+        return not found.problem
+
+    def _write(self, *, finished: bool) -> None:
+        release = os.uname().release
+        one = report.Report(release=release, finished=finished, checks=self._checks, engines=self._engines)
+        one.write(self._directory)
+
+
+def has_sctp() -> report.Found:
+    """Without them the lab would craft packets, and prove nothing that other machines do not."""
+    socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    return report.Found(found="there")
+
+
+def said(running: lab.Lab, node: str) -> views.Status:
+    """Return what the agent of a node says of itself; what it logged is shown."""
+    with client.AgentClient(running.paths.agent_socket(node)) as agent:
+        status = agent.status()
+    log = running.paths.agent_log(node).read_text(errors="replace")
+    print(f"{node}: {status.mode} {status.iptables} {list(status.mode_reasons)}\n{log}", flush=True)
+    return status
+
+
+def connections(running: lab.Lab) -> report.Found:
+    """Connect every pair of the demo's pods, on every port, and compare with what the evaluator says."""
+    rows = comparison.compare(running)
+    wrong = [
+        f"{row.expected.source} -> {row.expected.destination} {row.expected.port}: {row.measured}"
+        for row in comparison.disagreements(rows)
+    ]
+    print("\n".join(wrong), flush=True)
+    return report.counted(len(rows) - len(wrong), len(rows))
+
+
+def demo(wanted: str) -> report.Found:
+    """Play the guided tour."""
+    command = [".venv/bin/agentctl", "lab", "demo", "--no-input", "--name", f"{LAB}-tour", "--engine", wanted]
+    done = subprocess.run(command, env=ENVIRONMENT, check=False)
+    return report.Found(found="played", problem=f"exit status {done.returncode}" if done.returncode else "")
+
+
+def tables(results: pathlib.Path, tests: tuple[str, ...]) -> report.Found:
+    """Run truth tables; what pytest says is shown as it says it, for it takes minutes."""
+    command = [sys.executable, "-m", "pytest", *PLUGINS, "-v", "--durations=10", f"--junitxml={results}", *tests]
+    status = subprocess.run(command, env=ENVIRONMENT, check=False).returncode
+    if not results.exists():
+        return report.Found(problem=f"pytest ended with {status}")
+    return outcome(ET.parse(results).getroot(), status, len(tests))  # noqa: S314 - written by pytest just now
+
+
+def outcome(results: ET.Element, status: int, wanted: int) -> report.Found:
+    """Count what pytest has written down; a table that was skipped or not found counts as one that failed."""
+    suites = list(results.iter("testsuite"))
+
+    def count(*names: str) -> int:
+        return sum(int(suite.get(name, "0")) for suite in suites for name in names)
+
+    passed = count("tests") - count("skipped", "failures", "errors")
+    found = report.counted(passed, wanted)
+    if status and not found.problem:
+        return report.Found(problem=f"{found.found}, and pytest ended with {status}", passed=passed, total=wanted)
+    return found
+
+
+def _prepared() -> Iterator[str]:
+    """Load modules and mount a bpffs, as the init system of a node does; yield what could not be."""
     for module in MODULES:
-        subprocess.run(["modprobe", module], check=False)
+        if subprocess.run(["modprobe", module], check=False).returncode:
+            yield module
     if not os.path.ismount(BPFFS):
         subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
-    checks: list[report.Check] = []
-    for name, check in jobs[job].items():
-        begin = time.monotonic()
-        problem, found = check()
-        checks.append(report.Check(name=name, problem=problem, found=found, seconds=time.monotonic() - begin))
-        finished = len(checks) == len(jobs[job])
-        report.Report(release=os.uname().release, finished=finished, checks=checks).write(directory)
-    return 1 if any(check.problem for check in checks) else 0
 
 
-def has_sctp() -> Found:
-    """Without them the lab would craft packets, and prove nothing that other machines do not."""
-    try:
-        socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-    except OSError as error:
-        return str(error), ""
-    return "", "there"
-
-
-def demo() -> Found:
-    """Every pair of the demo's pods, on every port, as the evaluator says."""
-    done = run([".venv/bin/agentctl", "lab", "probe", "-f", DEMO])
-    last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
-    return (last if done.returncode else ""), last
-
-
-def tables(directory: pathlib.Path) -> Found:
-    """Every truth table that names SCTP, on a routed network and on a bridge."""
-    results = directory / "tables.xml"
-    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]  # they write beside the tests
-    command = [sys.executable, "-m", "pytest", *plugins, "-v", "--durations=0", f"--junitxml={results}"]
-    command += ["-m", "root and sctp", "tests/system/test_cases_lab.py"]
-    status = subprocess.run(command, env=ENVIRONMENT, check=False).returncode  # shown as it runs: it takes minutes
-    if not results.exists():
-        return f"pytest ended with {status}", ""
-    return outcome(ET.parse(results).getroot(), status)  # noqa: S314 - written by pytest just now
-
-
-def outcome(results: ET.Element, status: int) -> Found:
-    """Count what pytest has written down; skipped tables are a problem, as is a run without any."""
-    suites = list(results.iter("testsuite"))
-    total, skipped, wrong = (
-        sum(int(suite.get(name, "0")) for suite in suites for name in names)
-        for names in (["tests"], ["skipped"], ["failures", "errors"])
-    )
-    found = f"{total - skipped - wrong} of {total} passed"
-    return ("" if total and status == 0 and not skipped else f"{found}, pytest ended with {status}"), found
-
-
-def preflight() -> Found:
-    """`make demo` and `make test` stop here, before they build anything."""
-    done = run(["scripts/preflight"])
-    return refusal(done.returncode, done.stderr)
-
-
-def agent() -> Found:
-    """Start the agent all the same: it refuses."""
-    with tempfile.TemporaryDirectory() as state:
-        command = [".venv/bin/nodewall-agent", "--node", "node-a", "--source", DEMO, "--state-dir", state]
-        done = run(command)
-    problem, found = refusal(done.returncode, done.stderr)
-    left = [path.name for path in BPFFS.iterdir()]
-    return (problem or (f"it left {left} on bpffs" if left else "")), found
-
-
-def refusal(status: int, stderr: str) -> Found:
-    """Judge how a program refuses this kernel: exit status 1 and one line that says which kernel would do."""
-    lines = stderr.strip().splitlines()
-    said = lines[-1] if lines else ""
-    if status != 1 or len(lines) != 1 or not re.search(r"netfilter.*Linux 6\.4", said):
-        return f"exit status {status} and {len(lines)} lines, the last: {said!r}", said
-    return "", said
-
-
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of the project, and show what it says as well."""
-    print(f"$ {' '.join(command)}", flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    print(f"{done.stdout}{done.stderr}(exit status {done.returncode})", flush=True)
-    return done
+def main(kernel: str, extent: str, directory: str) -> int:
+    """Be the guest; return the exit status."""
+    os.environ.update(ENVIRONMENT)
+    print(json.dumps({"kernel": os.uname().release, "modules missing": list(_prepared())}), flush=True)
+    return Guest(kernel, pathlib.Path(directory)).run(jobs.Extent(extent))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], pathlib.Path(sys.argv[2])))
+    sys.exit(main(*sys.argv[1:]))

@@ -9,6 +9,7 @@ the only tool that can say so without a packet passing through it.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 from agent import errors
@@ -30,10 +31,12 @@ def hold() -> None:
         _nft("adding", RULES)
 
 
-def release() -> None:
-    """Let go; idempotent."""
-    if _exists():
-        _nft("deleting", f"delete table inet {TABLE}\n")
+def release() -> bool:
+    """Let go, and tell whether anything was held; without nft nothing can be. Raises DatapathError."""
+    if shutil.which("nft") is None or not _exists():
+        return False
+    _nft("deleting", f"delete table inet {TABLE}\n")
+    return True
 
 
 def _exists() -> bool:

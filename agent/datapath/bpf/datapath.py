@@ -8,6 +8,9 @@ into line, step by step, each step leaving old or new in force: maps are adopted
 only when their fingerprint differs, the new are attached before the old go, and only then is anything
 believed (`selftest`). Runs inside the node's network namespace.
 
+Without the packet layer the maps are the same and hold the same, so that a node moves from one mode to the other by
+adopting them; the packet programs that another mode left judge by them until `remove_packet_layer`.
+
 It must not compile anything (`socket_loader` is another process) and must not keep the last policy from
 being in force: nothing here deletes a row before the next generation counts.
 """
@@ -16,11 +19,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
@@ -38,16 +42,18 @@ from agent.datapath.bpf import (
     socket_loader,
     syscalls,
 )
-from agent.model import endpoint
+from agent.model import endpoint, verdict
 
 MODE = "socket+nfbpf"
+SOCKET_MODE = "socket"
 ROOT = "nodewall"
 GRACE_SECONDS = 0.05
 """Where the kernel cannot tell when running programs have ended: ten thousand times what one takes."""
 TC_PREFIX = "tc_"
 TC_PROGRAM = "nw_tc_source"
 PACKET_PROGRAMS = tuple(hook.program for hook in links.HOOKS)
-PROGRAMS = (*socket_loader.ATTACH_TYPES, *PACKET_PROGRAMS, TC_PROGRAM)
+SOCKET_PROGRAMS = tuple(socket_loader.ATTACH_TYPES)
+EVERY_LAYER = frozenset(verdict.Layer)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +66,24 @@ class _Left:
     result: plan.Tables
 
 
-class BPFDatapath:
+class BPFDatapath(base.Datapath):
     """Keeps `base.Datapath`. One caller; `open` comes before everything but `uninstall`."""
 
-    def __init__(self, *, node: str, bpffs: pathlib.Path, cgroup_root: pathlib.Path) -> None:
-        """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet."""
+    def __init__(
+        self,
+        *,
+        node: str,
+        bpffs: pathlib.Path,
+        cgroup_root: pathlib.Path | None,
+        layers: frozenset[verdict.Layer] = EVERY_LAYER,
+    ) -> None:
+        """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet.
+
+        Without `cgroup_root` it is where the machine has cgroup v2. `layers` always has SOCKET; without PACKET another
+        datapath judges packets.
+        """
+        assert verdict.Layer.SOCKET in layers  # noqa: S101 - a packet layer alone is no mode
+        self._layers = layers
         # bpffs keeps dots for itself; no node name has an underscore (RFC 1123).
         self._home = bpffs / ROOT / node.replace(".", "_")
         self._bpffs = bpffs
@@ -75,24 +94,36 @@ class BPFDatapath:
         self._realized: plan.Tables | None = None
         self._left: _Left | None = None
         """What `settle` has to do."""
-        self._checks_bridges = True
+        self._known = plan.Tables()
+        """What the maps held when that was last known, for `usage`."""
+        self._checks_bridges = self._judges_packets
+        self._alone = False
+        """Whether what other versions of this datapath left is gone."""
+
+    @property
+    def _judges_packets(self) -> bool:
+        return verdict.Layer.PACKET in self._layers
 
     def open(self) -> base.EngineReport:
         """Adopt or load, attach, prove. Raises NotSupported, ProgramRejected or DatapathError."""
         probe.require_bpffs(self._bpffs)
-        probe.require_cgroup2(self._cgroup_root)
-        packet_loader.require_netfilter()
+        cgroup_root = self._cgroup_root or probe.cgroup2_mount()
+        probe.require_cgroup2(cgroup_root)
+        if self._judges_packets:
+            packet_loader.require_netfilter()
         for directory in (self._pins / "links", self._pins / "programs"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._maps.open()
         programs = self._load_programs()
-        conntrack.hold()
-        self._attach(programs)
-        unproved = selftest.SelfTest(self._maps, programs, self._cgroup_root).run()
-        self._remove_leftovers(programs)
-        self._realized = self._maps.tables()
-        unfiltered = (*bridges.unfiltered(), *ipvs.unfiltered())
-        return base.EngineReport(mode=MODE, reasons=(*unproved, *self._unchecked(programs), *unfiltered))
+        if self._judges_packets:
+            conntrack.hold()
+        self._attach(programs, cgroup_root)
+        reasons = selftest.SelfTest(self._maps, programs, cgroup_root).run(self._layers)
+        self._remove_other_builds(programs)
+        self._realized = self._known = self._maps.tables()
+        if self._judges_packets:
+            reasons += (*self._unchecked(programs), *bridges.unfiltered(), *ipvs.unfiltered())
+        return base.EngineReport(mode=MODE if self._judges_packets else SOCKET_MODE, reasons=reasons)
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Bring the maps into line up to the flip. Raises MapFull or ApplyFailed; the generation turns last or never.
@@ -109,6 +140,8 @@ class BPFDatapath:
         for step in todo.steps[:before_grace]:
             self._write(step)
         self._left = _Left(steps=todo.steps[before_grace:], grace=todo.flipped, result=todo.result)
+        self._known = todo.result
+        self._remove_other_versions()
         if not todo.flipped:
             self.settle()
         return base.Applied(
@@ -132,7 +165,8 @@ class BPFDatapath:
     def attach_links(self, sandboxes: Iterable[endpoint.Sandbox]) -> None:
         """Check sources at the veth of each pod that hangs on a bridge; let go of veths that are gone.
 
-        Does nothing where `open` has reported that this kernel cannot. Raises DatapathError.
+        Does nothing where `open` has reported that this kernel cannot, or without the packet layer. Raises
+        DatapathError.
         """
         if not self._checks_bridges:
             return
@@ -157,6 +191,18 @@ class BPFDatapath:
         """Return the datapath's counters by name; they only grow while the maps live."""
         return self._maps.counters()
 
+    def usage(self) -> Mapping[str, base.Usage]:
+        """Return how full each map is."""
+        return layout.usage(self._known)
+
+    def missing(self) -> Sequence[str]:
+        """Return each map that has lost its pin, and each link, which has then let go of its hook."""
+        names = (*SOCKET_PROGRAMS, *(PACKET_PROGRAMS if self._judges_packets else ()))
+        linked = [self._pins / "links" / name for name in names]
+        gone = [pin for pin in linked if not pin.exists() and not pin.with_name(pin.name + links.NEXT).exists()]
+        gone += [pin for pin in (self._pins / shape.name for shape in maps.shapes()) if not pin.exists()]
+        return tuple(f"the pin {pin} is gone" for pin in gone)
+
     @property
     def events_path(self) -> pathlib.Path:
         """The pinned ring buffer of verdicts, for `events.EventReader`."""
@@ -167,10 +213,25 @@ class BPFDatapath:
         self._maps.close()
         self._realized = self._left = None
 
+    def remove_packet_layer(self) -> bool:
+        """Detach and unpin the packet programs of every version, and let conntrack go; tell whether there were any.
+
+        For the mode that judges packets by other means, once those are in force; the socket layer and the maps stay.
+        """
+        left = list(self._packet_pins())
+        for pin in left:
+            links.remove(pin)
+        return conntrack.release() or bool(left)
+
+    @property
+    def installed(self) -> bool:
+        """Whether any version has left pins here."""
+        return self._home.is_dir()
+
     def uninstall(self) -> None:
         """Remove links, programs, maps, pins of every version, and the nftables table; safe to repeat."""
         self.close()
-        for version in sorted(self._home.iterdir()) if self._home.is_dir() else ():
+        for version in self._versions():
             _remove_tree(version / "links")
             _remove_tree(version)
         for directory in (self._home, self._home.parent):
@@ -181,30 +242,54 @@ class BPFDatapath:
     def _program_directory(self) -> pathlib.Path:
         return self._pins / "programs" / artifacts.find().fingerprint()
 
+    def _versions(self) -> list[pathlib.Path]:
+        return sorted(self._home.iterdir()) if self._home.is_dir() else []
+
+    def _packet_pins(self) -> Iterator[pathlib.Path]:
+        """Yield every pin of a packet program, its links first."""
+        for version in self._versions():
+            for pin in sorted((version / "links").glob("*")):
+                name = pin.name.removesuffix(links.NEXT)
+                if name in PACKET_PROGRAMS or name.startswith(TC_PREFIX):
+                    yield pin
+            for name in (*PACKET_PROGRAMS, TC_PROGRAM):
+                yield from sorted((version / "programs").glob(f"*/{name}"))
+
     def _load_programs(self) -> pathlib.Path:
-        """Return the directory of this build's pinned programs, loaded if some are missing."""
+        """Return the directory of this build's pinned programs; the objects of which some are missing are loaded."""
         directory = self._program_directory()
-        if all((directory / name).exists() for name in PROGRAMS):
-            return directory
-        _remove_tree(directory)
-        directory.mkdir(mode=0o700)
-        found = artifacts.find()
-        for path, kind in (
-            (found.packet_object, packet_loader.ProgramType.NETFILTER),
-            (found.tc_object, packet_loader.ProgramType.SCHED_CLS),
-        ):
-            packet_loader.load(path, kind=kind, map_pins=self._pins, program_pins=directory)
-        socket_loader.load(map_pins=self._pins, program_pins=directory)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for names, load in self._objects(directory):
+            if not all((directory / name).exists() for name in names):
+                for name in names:
+                    (directory / name).unlink(missing_ok=True)
+                load()
         return directory
 
-    def _attach(self, programs: pathlib.Path) -> None:
+    def _objects(self, directory: pathlib.Path) -> Iterator[tuple[tuple[str, ...], Callable[[], object]]]:
+        """Yield the programs of each object, and what loads them into `directory`."""
+        found = artifacts.find()
+        if self._judges_packets:
+            for names, path, kind in (
+                (PACKET_PROGRAMS, found.packet_object, packet_loader.ProgramType.NETFILTER),
+                ((TC_PROGRAM,), found.tc_object, packet_loader.ProgramType.SCHED_CLS),
+            ):
+                load = functools.partial(packet_loader.load, path, kind=kind)
+                yield names, functools.partial(load, map_pins=self._pins, program_pins=directory)
+        yield SOCKET_PROGRAMS, functools.partial(socket_loader.load, map_pins=self._pins, program_pins=directory)
+
+    def _attach(self, programs: pathlib.Path, cgroup_root: pathlib.Path) -> None:
         """Attach everything, the packet layer first: it is the one that holds alone."""
+        if self._judges_packets:
+            self._attach_packet_layer(programs)
+        for name, attach_type in socket_loader.ATTACH_TYPES.items():
+            with syscalls.owned(syscalls.open_pin(programs / name)) as program:
+                self._links.attach_cgroup(name, program, cgroup_root, attach_type)
+
+    def _attach_packet_layer(self, programs: pathlib.Path) -> None:
         for hook in links.HOOKS:
             with syscalls.owned(syscalls.open_pin(programs / hook.program)) as program:
                 self._links.attach_netfilter(hook, program)
-        for name, attach_type in socket_loader.ATTACH_TYPES.items():
-            with syscalls.owned(syscalls.open_pin(programs / name)) as program:
-                self._links.attach_cgroup(name, program, self._cgroup_root, attach_type)
         with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
             for name in self._links.names(TC_PREFIX):
                 self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
@@ -219,14 +304,21 @@ class BPFDatapath:
             return (f"sources of pods on a bridge are not checked: {error}",)
         return ()
 
-    def _remove_leftovers(self, programs: pathlib.Path) -> None:
-        """Unpin other builds' programs, and all of other versions, now that ours are attached."""
+    @staticmethod
+    def _remove_other_builds(programs: pathlib.Path) -> None:
+        """Unpin other builds' programs, now that ours are attached; their links went with the replacement."""
         for directory in programs.parent.iterdir():
             if directory != programs:
                 _remove_tree(directory)
-        for version in self._home.iterdir():
+
+    def _remove_other_versions(self) -> None:
+        """Remove what versions with other maps left, now that ours hold a policy."""
+        if self._alone:
+            return
+        for version in self._versions():
             if version != self._pins:
                 _remove_tree(version)
+        self._alone = True
 
     def _make(self, step: plan.Step) -> None:
         self._write(step)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from agent import desired as desired_
-from agent.datapath import plan
+from agent.datapath import base, plan
 from agent.model import net
 
 ABI = 1
@@ -252,6 +252,18 @@ def codec_of(table: plan.Table, key: Any) -> Codec:
         return codecs[0]
     address = key.address if isinstance(key, desired_.Frontend) else key
     return codecs[0] if address.version == net.Family.IPV4.value else codecs[1]
+
+
+def usage(tables: plan.Tables) -> Mapping[str, base.Usage]:
+    """Return how full each map is that holds `tables`, by its pinned name."""
+    found: dict[str, base.Usage] = {}
+    for table, codecs in CODECS.items():
+        content, capacity = tables.content(table), plan.CAPACITY[table]
+        six = sum(codec_of(table, key) is codecs[-1] for key in content) if len(codecs) > 1 else 0
+        found[codecs[0].name] = base.Usage(len(content) - six, capacity)
+        if len(codecs) > 1:
+            found[codecs[-1].name] = base.Usage(six, capacity)
+    return found
 
 
 class RawEvent(NamedTuple):

@@ -19,13 +19,14 @@ from typing import Any
 
 from agent import errors
 from agent.datapath import plan
-from agent.datapath.bpf import layout, rows, syscalls
+from agent.datapath.bpf import features, layout, rows, syscalls
 
 EVENTS_BYTES = 4 << 20
 """Ring size: a power of two of pages. 35 000 events, a third of a second at 100 000 a second."""
 UDP_CLIENTS = 1 << 15
 """UDP sockets known as clients; of those forgotten under pressure only the packet layer judges what they send."""
 CONFIG_KEY = bytes(4)
+MEMORY_LOCKED = " (before Linux 5.11 the limit of locked memory, RLIMIT_MEMLOCK, must be raised: CAP_SYS_RESOURCE)"
 POSSIBLE_CPUS = pathlib.Path("/sys/devices/system/cpu/possible")
 
 
@@ -73,6 +74,7 @@ class Maps:
 
     def open(self) -> None:
         """Open every pin, creating what is missing. Raises DatapathError where a pin is no map of ours."""
+        features.unlock_memory()
         for shape in shapes():
             if shape.name not in self._descriptors:
                 self._descriptors[shape.name] = self._open_or_create(shape)
@@ -107,7 +109,8 @@ class Maps:
             )
             syscalls.pin(descriptor, path)
         except OSError as error:
-            raise errors.DatapathError(f"creating the map {path}: {error.strerror}") from error
+            why = f"{error.strerror}{MEMORY_LOCKED if error.errno == errno.EPERM else ''}"
+            raise errors.DatapathError(f"creating the map {path}: {why}") from error
         return descriptor
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 """The rows of one map: read, written and deleted, many at a time.
 
 The rule: batches, because a change of policy is thousands of rows and a call costs as much as writing
-three; what the kernel stops early for no lasting reason goes on where it stopped. Deleting what is gone
-is no error. Bytes in, bytes out; the caller is the map's only writer.
+three; what the kernel stops early for no lasting reason goes on where it stopped. Where a kind of map has no
+batches (LPM tries before Linux 5.13) it is one at a time. Deleting what is gone is no error. Bytes in, bytes
+out; the caller is the map's only writer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from agent.datapath.bpf import syscalls
 
 BATCH_ROWS = 8192
 """Rows in one batch call: large enough to hide the call, small enough to be interrupted between."""
+ENOTSUPP = 524
+"""The kernel's own, which no user API names: this kind of map has no batches. Kernels without any answer EINVAL."""
+NO_BATCHES = frozenset({ENOTSUPP, errno.EINVAL})
 
 
 def lookup(descriptor: int, key: bytes, value_size: int) -> bytes | None:
@@ -49,12 +53,17 @@ def delete(descriptor: int, key: bytes) -> None:
 def update_batch(descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
     """Write many rows; on an error some may be written."""
     for begin in range(0, len(keys), BATCH_ROWS):
-        _batch(
-            syscalls.Command.MAP_UPDATE_BATCH,
-            descriptor,
-            keys[begin : begin + BATCH_ROWS],
-            values[begin : begin + BATCH_ROWS],
-        )
+        _update_rows(descriptor, keys[begin : begin + BATCH_ROWS], values[begin : begin + BATCH_ROWS])
+
+
+def _update_rows(descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    try:
+        _batch(syscalls.Command.MAP_UPDATE_BATCH, descriptor, keys, values)
+    except OSError as error:
+        if error.errno not in NO_BATCHES:
+            raise
+        for key, value in zip(keys, values, strict=True):
+            update(descriptor, key, value)
 
 
 def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
@@ -93,6 +102,36 @@ def _batch(command: syscalls.Command, descriptor: int, keys: Sequence[bytes], va
 def dump(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield every (key, value); the caller is the map's only writer, so nothing moves meanwhile."""
     info = syscalls.map_info(descriptor)
+    try:
+        yield from _dump_batches(descriptor, info)
+    except OSError as error:
+        if error.errno not in NO_BATCHES:
+            raise
+        yield from _dump_rows(descriptor, info)  # the first batch is refused, or none
+
+
+def _dump_rows(descriptor: int, info: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:
+    key = _next_key(descriptor, None, info.key_size)
+    while key is not None:
+        value = lookup(descriptor, key, info.value_size)
+        if value is not None:
+            yield key, value
+        key = _next_key(descriptor, key, info.key_size)
+
+
+def _next_key(descriptor: int, key: bytes | None, key_size: int) -> bytes | None:
+    """Return the key after `key`, the first one for None; None at the end."""
+    given, following = syscalls.buffer_of(key or b""), ctypes.create_string_buffer(key_size)
+    address = 0 if key is None else ctypes.addressof(given)
+    attr = struct.pack("=IIQQQ", descriptor, 0, address, ctypes.addressof(following), 0)
+    try:
+        syscalls.bpf(syscalls.Command.MAP_GET_NEXT_KEY, attr)
+    except FileNotFoundError:
+        return None
+    return following.raw
+
+
+def _dump_batches(descriptor: int, info: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:
     rows, token = min(info.max_entries, BATCH_ROWS), b""
     while True:
         count, token, keys, values, ended = _lookup_batch(descriptor, info, rows, token)

@@ -23,15 +23,15 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from agent import errors
 from agent.datapath import plan
-from agent.datapath.bpf import layout, maps, syscalls
+from agent.datapath.bpf import cookies, features, layout, maps, syscalls
+from agent.model import verdict
 
 CLONE_NEWNET = 0x40000000
-SO_NETNS_COOKIE = 71
-EACCES = 13
+EXIT_NO_COOKIE = 3
 SET_WITHOUT_ROWS = 1
 """Numbers are digests: that a real set has this one is a chance of one in four thousand million."""
 SUBJECT4 = ipaddress.IPv4Address("192.0.2.1")
@@ -52,10 +52,11 @@ class SelfTest:
     programs: pathlib.Path
     cgroup_root: pathlib.Path
 
-    def run(self) -> tuple[str, ...]:
-        """Return what could not be proved, one line each. Raises NotSupported where a layer does not enforce."""
+    def run(self, layers: Container[verdict.Layer]) -> tuple[str, ...]:
+        """Return what could not be proved of `layers`, a line each. Raises NotSupported where one does not enforce."""
         with self._rows(plan.Table.ENDPOINTS, {layout.ENDPOINT_PROBE: _denied_endpoint()}):
-            self._prove_packet_layer()
+            if verdict.Layer.PACKET in layers:
+                self._prove_packet_layer()
             return self._prove_socket_layer()
 
     def _prove_packet_layer(self) -> None:
@@ -68,10 +69,10 @@ class SelfTest:
                 ("nw_forward6", _packet6(PEER6, PEER6), NF_ACCEPT),
             ):
                 with syscalls.owned(syscalls.open_pin(self.programs / program)) as descriptor:
-                    verdict = syscalls.program_test_run(descriptor, packet).verdict
-                if verdict != expected:
+                    answer = syscalls.program_test_run(descriptor, packet).verdict
+                if answer != expected:
                     raise errors.NotSupported(
-                        feature=f"the packet layer ({program} answered {verdict} for {expected})",
+                        feature=f"the packet layer ({program} answered {answer} for {expected})",
                         needs="BPF netfilter programs as of Linux 6.4",
                     )
 
@@ -81,8 +82,9 @@ class SelfTest:
             results = self._attempts(cgroup)
         if isinstance(results, str):
             return (f"the socket layer is not proved: {results}",)
-        if all(code == EACCES for code in results):
-            return ()
+        sets_errno = features.sets_errno()
+        if all(code == features.refused_errno(sets_errno=sets_errno) for code in results):
+            return () if sets_errno else (features.ERRNO_UNSET,)
         if self.maps.drop_silently and self.maps.counters()["socket_denied"] >= denied + len(HOOKS):
             return ()
         got = ", ".join(f"{hook}: {os.strerror(code)}" for hook, code in zip(HOOKS, results, strict=True))
@@ -90,7 +92,7 @@ class SelfTest:
             return (f"the socket layer is not proved: no cgroup can be made in {self.cgroup_root} ({got})",)
         raise errors.NotSupported(
             feature=f"the socket layer at {self.cgroup_root} ({got})",
-            needs="cgroup v2 connect and sendmsg hooks that can set an errno (Linux 5.18)",
+            needs="connect and sendmsg hooks of cgroup v2",
         )
 
     def _attempts(self, cgroup: pathlib.Path | None) -> list[int] | str:
@@ -101,6 +103,8 @@ class SelfTest:
         ) as child:
             assert child.stdin and child.stdout and child.stderr  # noqa: S101, PT018 - pipes, as asked for above
             cookie = child.stdout.readline().strip()
+            if not cookie and child.wait() == EXIT_NO_COOKIE:
+                raise errors.NotSupported(feature=f"the socket layer ({cookies.FEATURE})", needs=cookies.NEEDS)
             if not cookie:
                 return child.stderr.read().strip().rpartition("\n")[2] or "the probe process said nothing"
             with self._rows(plan.Table.EP_BY_NETNS, {int(cookie): (layout.ENDPOINT_PROBE, layout.ENDPOINT_PROBE)}):
@@ -155,9 +159,11 @@ def main() -> int:
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         sys.stderr.write(f"a network namespace of its own: {os.strerror(ctypes.get_errno())}\n")
         return 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        cookie = any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-    _say(str(struct.unpack("=Q", cookie)[0]))
+    try:
+        _say(str(cookies.own()))
+    except errors.NotSupported as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_NO_COOKIE
     sys.stdin.readline()
     _say(json.dumps(_attempt_all()))
     return 0

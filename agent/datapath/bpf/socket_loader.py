@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 from agent import errors, patience
-from agent.datapath.bpf import artifacts, maps, syscalls
+from agent.datapath.bpf import artifacts, features, maps, syscalls
 
 ATTACH_TYPES = {
     # first, so that a socket made while the others are attached is known
@@ -46,10 +46,14 @@ TIMEOUT_SECONDS = 120
 """A starved node has taken 3 s; a compiler that hangs must not keep the last policy from being adopted."""
 
 
-def load(*, map_pins: pathlib.Path, program_pins: pathlib.Path) -> None:
-    """Run the loader as a child process and wait. Raises NotSupported without bcc, ProgramRejected with its log."""
+def load(*, map_pins: pathlib.Path, program_pins: pathlib.Path, sets_errno: bool | None = None) -> None:
+    """Run the loader as a child process and wait. Raises NotSupported without bcc, ProgramRejected with its log.
+
+    `sets_errno`: have refused calls end with EACCES, not EPERM; None: where the kernel can.
+    """
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
     command += ["--maps", str(map_pins), "--programs", str(program_pins)]
+    command += ["--sets-errno"] if (features.sets_errno() if sets_errno is None else sets_errno) else []
     timeout_s = patience.seconds(TIMEOUT_SECONDS)
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -66,6 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--maps", type=pathlib.Path, required=True, help="directory of the pinned maps")
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="directory to pin the programs in")
+    parser.add_argument("--sets-errno", action="store_true", help="refuse with EACCES, not EPERM")
     arguments = parser.parse_args()
     try:
         import bcc  # noqa: PLC0415 - 70 MiB that only this process may spend
@@ -75,6 +80,7 @@ def main() -> int:
     found = artifacts.find()
     os.environ["BCC_KERNEL_SOURCE"] = str(found.headers)
     flags = ["-w", "-DNW_BCC", f"-I{found.sources / 'include'}", *_map_flags(arguments.maps)]
+    flags += ["-DNW_SETS_ERRNO"] if arguments.sets_errno else []
     try:
         module = bcc.BPF(src_file=str(found.sources / SOURCE).encode(), cflags=flags)
         for name, attach_type in ATTACH_TYPES.items():

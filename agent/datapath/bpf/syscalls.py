@@ -20,8 +20,10 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
+
+from agent.datapath.bpf import assembly
 
 BPF_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 MEMBARRIER_CALL = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
@@ -44,6 +46,7 @@ class Command(enum.IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
@@ -241,10 +244,18 @@ def link_info(descriptor: int) -> LinkInfo:
 
 def load_accepting(kind: int, attach: int) -> int:
     """Load `return 1`, a program of type `kind` for `attach`; return its descriptor. EINVAL: the type is unknown."""
-    code = buffer_of(struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0))  # r0 = 1; exit
-    licence = buffer_of(b"GPL\0")
-    attr = struct.pack("=IIQQ", kind, 2, ctypes.addressof(code), ctypes.addressof(licence))
-    attr += struct.pack("=IIQII16sII", 0, 0, 0, 0, 0, b"nw_nothing", 0, attach)
+    return load_program(assembly.RETURN_1, kind=kind, attach=attach, name="nw_nothing")
+
+
+def load_program(instructions: Sequence[bytes], *, kind: int, attach: int, name: str) -> int:
+    """Load a program of type `kind` for `attach`; return its descriptor.
+
+    EINVAL: the type or a function it calls is unknown; EACCES: the verifier refuses it.
+    """
+    code, licence = buffer_of(b"".join(instructions)), buffer_of(b"GPL\0")
+    count = len(code) // assembly.BYTES
+    attr = struct.pack("=IIQQ", kind, count, ctypes.addressof(code), ctypes.addressof(licence))
+    attr += struct.pack("=IIQII15sxII", 0, 0, 0, 0, 0, name.encode()[:15], 0, attach)
     return patiently(lambda: bpf(Command.PROG_LOAD, attr)[0])
 
 

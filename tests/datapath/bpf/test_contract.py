@@ -98,6 +98,25 @@ def test_opening_again_adopts_maps_programs_and_links_as_they_are(
     after.close()
 
 
+def test_a_pin_that_is_gone_is_named_and_how_full_the_maps_are_is_known(
+    home: node.Node, datapath: datapath_.BPFDatapath
+) -> None:
+    datapath.apply(contract.some_state())
+    assert datapath.missing() == ()
+    assert datapath.usage() == layout.usage(datapath.tables())
+    pins = datapath.events_path.parent
+    for pin in (pins / "links" / "nw_forward4", pins / "policy"):
+        pin.rename(pin.with_name("elsewhere"))
+        try:
+            assert datapath.missing() == (f"the pin {pin} is gone",)
+        finally:
+            pin.with_name("elsewhere").rename(pin)
+    after = _datapath(home)
+    after.open()
+    assert after.usage() == datapath.usage()
+    after.close()
+
+
 def test_another_build_of_the_programs_replaces_every_link_and_leaves_one_of_each(
     home: node.Node, datapath: datapath_.BPFDatapath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

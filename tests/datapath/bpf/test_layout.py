@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from agent import desired
-from agent.datapath import plan
+from agent.datapath import base, plan
 from agent.datapath.bpf import layout
 from agent.model import net
 
@@ -65,3 +65,16 @@ def test_a_hostile_command_name_never_breaks_decoding() -> None:
     fields: tuple[object, ...] = (0,) * 9 + (bytes(16),) * 2 + (b"\0\0",) * 2 + (0,) * 6
     event = layout.RawEvent._make((*fields, b"a\xff\x1b[2Jb\0garbage!"))
     assert event.command == "a\\xff\x1b[2Jb"
+
+
+def test_the_usage_of_a_table_with_two_maps_is_told_of_each() -> None:
+    four, six = ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("2001:db8::1")
+    tables = plan.Tables(
+        ipcache_host={four: (1, 1), four + 1: (1, 1), six: (1, 1)},
+        frontend={desired.Frontend(six, 80, 6): (1, 1)},
+    )
+    usage = layout.usage(tables)
+    room = plan.CAPACITY[plan.Table.IPCACHE_HOST]
+    assert (usage["ipcache_host4"], usage["ipcache_host6"]) == (base.Usage(2, room), base.Usage(1, room))
+    assert (usage["frontend4"].entries, usage["frontend6"].entries, usage["policy"].entries) == (0, 1, 0)
+    assert usage.keys() == {codec.name for codecs in layout.CODECS.values() for codec in codecs}

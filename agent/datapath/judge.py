@@ -1,0 +1,171 @@
+"""How a flow is judged: values in, verdict out, as `bpf/include/decide.h` does it.
+
+The problem: whoever tells people what the kernel did, or checks that it did right, has to come to the kernel's own
+decision. The rule: the steps of decide.h in its order, over look-ups of one generation. It judges connections in
+their original direction (rule A38); the source check, neighbour discovery and traffic of the pod's own node, which
+pass or fall by position, are not for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import NamedTuple
+
+from agent import desired as desired_
+from agent.datapath import lookups
+from agent.model import identity, net
+from agent.model import verdict as verdict_
+
+
+class Hook(enum.Enum):
+    """Where in the node's network namespace a packet is judged."""
+
+    FORWARD = "forward"
+    """Between two addresses that are not the node's: both directions."""
+    LOCAL_IN = "local_in"
+    """From a pod to its own node: egress only (rules A18, A37)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What was decided: the first denial, else the last direction judged."""
+
+    verdict: verdict_.Verdict
+    reason: verdict_.Reason
+    direction: net.Direction
+    endpoint: int = 0
+    """Whose side decided; 0: no endpoint's."""
+    rule: int = 0
+    """The rule that decided; 0: none."""
+    set: int = desired_.NOT_ISOLATED
+    """The policy set that decided; 0: not isolated."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the flow passes."""
+        return self.verdict is verdict_.Verdict.FORWARDED
+
+
+class Flow(NamedTuple):
+    """A connection in its original direction. A tuple, for there are many."""
+
+    client: net.Address
+    server: net.Address
+    protocol: int
+    """IANA number."""
+    port: int
+    """The server's; 0 where there is none."""
+    malformed: bool = False
+    """The headers could not be followed: `protocol` is not to be trusted."""
+
+
+class Judge:
+    """Judges by the look-ups of one generation."""
+
+    def __init__(self, found_in: lookups.Lookups) -> None:
+        """Judge by `found_in`."""
+        self._find = found_in
+
+    def packet(self, flow: Flow, hook: Hook) -> Judgement:
+        """Judge as the packet layer does."""
+        egress = self.end(flow, net.Direction.EGRESS)
+        if hook is Hook.LOCAL_IN or not egress.allowed:
+            return egress
+        ingress = self.end(flow, net.Direction.INGRESS)
+        if ingress.allowed and ingress.set == desired_.NOT_ISOLATED and egress.set != desired_.NOT_ISOLATED:
+            return egress
+        return ingress
+
+    def end(self, flow: Flow, direction: net.Direction) -> Judgement:
+        """Judge one direction: for the client EGRESS, for the server INGRESS (decide_end, decide_side)."""
+        subject = flow.client if direction is net.Direction.EGRESS else flow.server
+        number = self._find.endpoint_of_address(subject)
+        enforced = self._find.endpoint(number)
+        if enforced is None:
+            if self._find.is_held(subject):
+                return _denied(verdict_.Reason.ENDPOINT_HELD, direction)
+            return _allowed(verdict_.Reason.NOT_ISOLATED, direction)
+        if enforced.held:
+            return _denied(verdict_.Reason.ENDPOINT_HELD, direction, number)
+        policy_set = enforced.ingress_set if direction is net.Direction.INGRESS else enforced.egress_set
+        if policy_set == desired_.NOT_ISOLATED:
+            return _allowed(verdict_.Reason.NOT_ISOLATED, direction, number)
+        if flow.malformed:
+            return _denied(verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
+        return self._by_rows(flow, direction, number, policy_set)
+
+    def connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
+        """Judge what a process in network namespace `cookie` asks for as the socket layer does."""
+        egress = net.Direction.EGRESS
+        number = self._find.endpoint_of_netns(cookie)
+        enforced = self._find.endpoint(number)
+        own = number != 0 and self._find.endpoint_of_address(address) == number
+        if enforced is None or own or address.is_loopback:
+            return _allowed(verdict_.Reason.NOT_ISOLATED, egress, number if enforced is not None else 0)
+        if enforced.held:
+            return _denied(verdict_.Reason.ENDPOINT_HELD, egress, number)
+        if enforced.egress_set == desired_.NOT_ISOLATED:
+            return _allowed(verdict_.Reason.NOT_ISOLATED, egress, number)
+        service = self._find.service_at(desired_.Frontend(address=address, port=port, protocol=protocol))
+        if service:
+            return self._by_service(number, enforced.egress_set, service)
+        flow = Flow(client=address, server=address, protocol=protocol, port=port)
+        return self._by_rows(flow, egress, number, enforced.egress_set)
+
+    def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
+        """Find the longest match among the rows of the peer's identity, else of ANY, else deny."""
+        peer = flow.server if direction is net.Direction.EGRESS else flow.client
+        for who in (self._find.identity_of(peer), identity.ANY):
+            row = self._find.row(policy_set, who, direction, flow.protocol, flow.port)
+            if row is not None and row.action is desired_.Action.ALLOW:
+                return _allowed(verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
+            if row is not None:
+                reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
+                return _denied(reason, direction, number, row.rule, policy_set)
+        return _denied(verdict_.Reason.POLICY_DENIED, direction, number, policy_set=policy_set)
+
+    def _by_service(self, number: int, policy_set: int, service: int) -> Judgement:
+        egress = net.Direction.EGRESS
+        found = self._find.service_class(policy_set, service)
+        if found is None:  # mixed: the packet layer judges the backend that is chosen
+            return _allowed(verdict_.Reason.RULE_ALLOWED, egress, number, 0, policy_set)
+        match found.service_class:
+            case desired_.ServiceClass.ALL:
+                return _allowed(verdict_.Reason.RULE_ALLOWED, egress, number, found.rule, policy_set)
+            case desired_.ServiceClass.NONE:
+                return _denied(verdict_.Reason.SERVICE_DENIED, egress, number, found.rule, policy_set)
+
+
+def _allowed(
+    reason: verdict_.Reason,
+    direction: net.Direction,
+    endpoint: int = 0,
+    rule: int = 0,
+    policy_set: int = desired_.NOT_ISOLATED,
+) -> Judgement:
+    return Judgement(
+        verdict=verdict_.Verdict.FORWARDED,
+        reason=reason,
+        direction=direction,
+        endpoint=endpoint,
+        rule=rule,
+        set=policy_set,
+    )
+
+
+def _denied(
+    reason: verdict_.Reason,
+    direction: net.Direction,
+    endpoint: int = 0,
+    rule: int = 0,
+    policy_set: int = desired_.NOT_ISOLATED,
+) -> Judgement:
+    return Judgement(
+        verdict=verdict_.Verdict.DROPPED,
+        reason=reason,
+        direction=direction,
+        endpoint=endpoint,
+        rule=rule,
+        set=policy_set,
+    )

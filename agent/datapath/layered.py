@@ -1,0 +1,107 @@
+"""Two datapaths as one: sockets judged by the one, packets by the other.
+
+The problem: one state has to reach two engines, and no call writes both at once. The rule follows from what both
+together do: a flow passes where both let it, so between the two writes nothing is open that the old policy or the new
+one closes. What is reported is what both enforce: `apply` returns when the second has taken the state as well.
+
+The packet layer comes first. It holds alone, so that a flow that is no longer allowed is cut at the earliest; what is
+newly allowed is still answered at connect(), with an errno, until the path behind it is open, and nobody waits for a
+packet that is dropped on the way; and it is the one that others can keep from being written, in which case the socket
+layer keeps the last policy with it.
+
+Where the second write fails, the layers differ until an apply succeeds: each denies by its own policy and nothing is
+wider than either. The error says so.
+
+One number names a state: the socket layer's generation, which its events carry whole. The packet layer's generation
+is told to go by that number (`tell`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from agent import desired as desired_
+from agent import errors
+from agent.datapath import base
+from agent.model import endpoint
+
+
+class LayeredDatapath(base.Datapath):
+    """Keeps `base.Datapath` with two datapaths that keep it."""
+
+    def __init__(self, *, socket: base.Datapath, packet: base.Datapath, tell: Callable[[int, int], object]) -> None:
+        """`tell` takes a generation of `packet` and the number reported for it."""
+        self._socket = socket
+        self._packet = packet
+        self._tell = tell
+
+    def open(self) -> base.EngineReport:
+        """Open both, the packet layer first: it needs no compiler. Raises what either does, with neither open."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._packet.close)
+            packet = self._packet.open()
+            undo.callback(self._socket.close)
+            socket = self._socket.open()
+            undo.pop_all()
+        return dataclasses.replace(
+            packet, mode=f"{socket.mode}+{packet.mode}", reasons=(*socket.reasons, *packet.reasons)
+        )
+
+    def apply(self, desired: desired_.DesiredState) -> base.Applied:
+        """Write both. Raises what the packet layer raises, with nothing changed, or ApplyFailed."""
+        packet = self._packet.apply(desired)
+        try:
+            socket = self._socket.apply(desired)
+        except errors.DatapathError as error:
+            raise errors.ApplyFailed(
+                "the packet layer enforces the new policy and the socket layer still the last one, "
+                f"so that what either denies is denied: {error}"
+            ) from error
+        self._tell(packet.generation, socket.generation)
+        return base.Applied(
+            generation=socket.generation,
+            written=packet.written + socket.written,
+            flipped=max(packet.flipped, socket.flipped),
+            seconds=packet.seconds + socket.seconds,
+        )
+
+    def settle(self) -> None:
+        """Settle both, the second also where the first fails."""
+        self._both(self._packet.settle, self._socket.settle)
+
+    def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
+        """Let the packet layer check sources at the veths; the socket layer knows no source."""
+        self._packet.attach_links(sandboxes)
+
+    def repair(self) -> Sequence[str]:
+        """Repair both."""
+        return (*self._packet.repair(), *self._socket.repair())
+
+    def counters(self) -> Mapping[str, int]:
+        """Add up what both count."""
+        packet, socket = self._packet.counters(), self._socket.counters()
+        return {name: packet.get(name, 0) + socket.get(name, 0) for name in {**packet, **socket}}
+
+    def usage(self) -> Mapping[str, base.Usage]:
+        """Return what both use."""
+        return {**self._packet.usage(), **self._socket.usage()}
+
+    def missing(self) -> Sequence[str]:
+        """Return what either lacks."""
+        return (*self._packet.missing(), *self._socket.missing())
+
+    def close(self) -> None:
+        """Close both."""
+        self._both(self._packet.close, self._socket.close)
+
+    def uninstall(self) -> None:
+        """Remove both."""
+        self._both(self._packet.uninstall, self._socket.uninstall)
+
+    @staticmethod
+    def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
+        with contextlib.ExitStack() as calls:
+            calls.callback(second)
+            calls.callback(first)

@@ -1,0 +1,238 @@
+"""Every metric: its name, kind, labels and help, and how its samples follow from a picture.
+
+Names end in their unit (`_seconds`, `_ratio`), `_total` for what only grows, `_info` for what is constant; a gauge
+without a unit counts things. `table` writes METRICS.md from here, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from agent.metrics import picture as picture_
+
+PREFIX = "nodewall_"
+Sample: TypeAlias = tuple[tuple[str, ...], float]
+"""Values of the labels, and the number."""
+Samples: TypeAlias = Iterator[Sample]
+
+
+class Kind(enum.Enum):
+    """What a metric is to Prometheus; the value is the word of the exposition format."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Family:
+    """One metric; `samples` is None for a histogram, which `registry` keeps."""
+
+    name: str
+    """Without the prefix."""
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    samples: Callable[[picture_.Picture], Samples] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """As it is scraped."""
+        return PREFIX + self.name
+
+
+def _one(value: Callable[[picture_.Picture], float | None]) -> Callable[[picture_.Picture], Samples]:
+    def samples(now: picture_.Picture) -> Samples:
+        found = value(now)
+        if found is not None:
+            yield (), found
+
+    return samples
+
+
+def _once_enforced(value: Callable[[picture_.Picture], float]) -> Callable[[picture_.Picture], Samples]:
+    """Leave out what is not known before the first policy is enforced: a zero would be an alert."""
+    return _one(lambda now: None if now.generation is None else value(now))
+
+
+def _verdicts(now: picture_.Picture) -> Samples:
+    for (verdict, direction, reason, layer), count in now.verdicts.items():
+        yield tuple(one.name.lower() for one in (verdict, direction, reason, layer)), count
+
+
+def _pressure(now: picture_.Picture) -> Samples:
+    for name, usage in now.usage.items():
+        yield (name,), usage.entries / usage.capacity
+
+
+def _watches(value: Callable[[picture_.Watch], float]) -> Callable[[picture_.Picture], Samples]:
+    return lambda now: (((watch.resource,), value(watch)) for watch in now.watches)
+
+
+PROGRAMMING = Family(
+    "policy_programming_seconds", Kind.HISTOGRAM, "From a change of the cluster seen to the change enforced."
+)
+APPLY = Family("apply_seconds", Kind.HISTOGRAM, "Bringing the kernel into line, without the compiling before it.")
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "verdicts_total",
+        Kind.COUNTER,
+        "Verdicts read from the kernel; those lost before are in events_lost_total.",
+        ("verdict", "direction", "reason", "layer"),
+        _verdicts,
+    ),
+    Family(
+        "decisions_total",
+        Kind.COUNTER,
+        "What the BPF programs counted since their maps were made, by agents before this one too.",
+        ("layer", "outcome"),
+        lambda now: (((*key,), count) for key, count in now.decisions.items()),
+    ),
+    Family(
+        "events_lost_total",
+        Kind.COUNTER,
+        "Verdicts lost: ring (kernel buffer full), queue (agent behind), client (reader of a stream behind).",
+        ("source",),
+        lambda now: (((source,), count) for source, count in now.lost.items()),
+    ),
+    PROGRAMMING,
+    APPLY,
+    Family(
+        "reconcile_errors_total",
+        Kind.COUNTER,
+        "Runs that failed to bring the kernel into line; the last policy stays in force.",
+        (),
+        _one(lambda now: now.reconcile_errors),
+    ),
+    Family(
+        "drift_repairs_total",
+        Kind.COUNTER,
+        "Rules of ours that others had changed and that were put right.",
+        (),
+        _one(lambda now: now.repairs),
+    ),
+    Family("ready", Kind.GAUGE, "1 where /readyz answers 200, else 0.", (), _one(lambda now: now.ready)),
+    Family("revision", Kind.GAUGE, "Inputs that arrived, counted.", (), _one(lambda now: now.revision)),
+    Family(
+        "enforced_revision",
+        Kind.GAUGE,
+        "The last of them that is enforced; less than revision while a change is pending.",
+        (),
+        _one(lambda now: now.enforced_revision),
+    ),
+    Family(
+        "generation", Kind.GAUGE, "Number of the policy in force.", (), _once_enforced(lambda now: now.generation or 0)
+    ),
+    Family(
+        "policies",
+        Kind.GAUGE,
+        "Policies of the cluster, by kind.",
+        ("kind",),
+        lambda now: (((kind,), count) for kind, count in now.policies.items()),
+    ),
+    Family(
+        "problems",
+        Kind.GAUGE,
+        "What of the input cannot be honoured; agentctl status names each.",
+        (),
+        _once_enforced(lambda now: now.problems),
+    ),
+    Family(
+        "endpoints",
+        Kind.GAUGE,
+        "Pods of this node: isolated (by a policy, in a direction), open (by none), held (not programmed yet).",
+        ("state",),
+        lambda now: (((state,), count) for state, count in now.endpoints.items()),
+    ),
+    Family(
+        "identities",
+        Kind.GAUGE,
+        "Groups of equal peers in the whole cluster.",
+        (),
+        _once_enforced(lambda now: now.identities),
+    ),
+    Family(
+        "bpf_map_entries",
+        Kind.GAUGE,
+        "Entries of a BPF map.",
+        ("map",),
+        lambda now: (((name,), usage.entries) for name, usage in now.usage.items()),
+    ),
+    Family(
+        "bpf_map_pressure_ratio",
+        Kind.GAUGE,
+        "Entries of a BPF map to what it holds; a change needs room for the old and the new entries.",
+        ("map",),
+        _pressure,
+    ),
+    Family("ipset_members", Kind.GAUGE, "Members of all our sets.", (), _one(lambda now: now.set_members)),
+    Family("streams", Kind.GAUGE, "Readers of the verdict stream.", (), _one(lambda now: now.streams)),
+    Family(
+        "kubernetes_watch_age_seconds",
+        Kind.GAUGE,
+        "Since the API server last said something of a resource; a quiet watch gets a bookmark a minute.",
+        ("resource",),
+        _watches(lambda watch: watch.age_s),
+    ),
+    Family(
+        "kubernetes_watch_connected",
+        Kind.GAUGE,
+        "1 where a resource is being watched, else 0.",
+        ("resource",),
+        _watches(lambda watch: watch.connected),
+    ),
+    Family(
+        "kubernetes_watch_restarts_total",
+        Kind.COUNTER,
+        "Watches after the first; a server ends each after minutes.",
+        ("resource",),
+        _watches(lambda watch: watch.restarts),
+    ),
+    Family(
+        "kubernetes_relists_total",
+        Kind.COUNTER,
+        "Lists after the first.",
+        ("resource",),
+        _watches(lambda watch: watch.relists),
+    ),
+    Family(
+        "kubernetes_requests_total",
+        Kind.COUNTER,
+        "Requests to the API server.",
+        ("resource",),
+        _watches(lambda watch: watch.requests),
+    ),
+    Family(
+        "kubernetes_request_failures_total",
+        Kind.COUNTER,
+        "Requests to the API server that failed, broken watches among them.",
+        ("resource",),
+        _watches(lambda watch: watch.failures),
+    ),
+    Family(
+        "problem_events_total",
+        Kind.COUNTER,
+        "Kubernetes Events about problems of policies: created, repeated, failed.",
+        ("outcome",),
+        lambda now: (((outcome,), count) for outcome, count in now.events_sent.items()),
+    ),
+    Family(
+        "problem_events_waiting",
+        Kind.GAUGE,
+        "Problems of policies that this node has to tell of and has not yet, for the rate limit or a failure.",
+        (),
+        _one(lambda now: now.events_waiting),
+    ),
+    Family(
+        "engine_info",
+        Kind.GAUGE,
+        "What enforces; always 1.",
+        ("mode", "variant"),
+        lambda now: iter([((now.mode, now.variant), 1)]),
+    ),
+    Family("build_info", Kind.GAUGE, "This release; always 1.", ("version",), lambda now: iter([((now.version,), 1)])),
+)

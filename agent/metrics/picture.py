@@ -1,0 +1,63 @@
+"""What a scrape sees: values gathered at that moment, none of which changes while the page is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from agent.datapath import base
+from agent.model import net, verdict
+
+Kind = tuple[verdict.Verdict, net.Direction, verdict.Reason, verdict.Layer]
+"""All that a verdict is counted by."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How it stands between the agent and one resource of the API server."""
+
+    resource: str
+    connected: bool
+    age_s: float
+    """Since the server last said something of it."""
+    restarts: int
+    relists: int
+    requests: int
+    failures: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Everything but the histograms."""
+
+    version: str
+    mode: str
+    variant: str = ""
+    ready: bool = False
+    revision: int = 0
+    enforced_revision: int = 0
+    generation: int | None = None
+    """None before this agent has enforced anything, and so are the numbers of policies and identities not known."""
+    policies: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By kind."""
+    problems: int = 0
+    endpoints: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By state: `isolated`, `open`, `held`."""
+    identities: int = 0
+    verdicts: Mapping[Kind, int] = dataclasses.field(default_factory=dict)
+    """As they were read; those that were lost are in `lost` alone."""
+    decisions: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    """By layer and outcome (allowed, denied, spoofed, malformed), as the kernel counts them; none is lost."""
+    lost: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By source: `ring`, `queue`, `client`."""
+    usage: Mapping[str, base.Usage] = dataclasses.field(default_factory=dict)
+    """By map."""
+    set_members: int | None = None
+    """None where no engine uses sets."""
+    reconcile_errors: int = 0
+    repairs: int = 0
+    streams: int = 0
+    watches: tuple[Watch, ...] = ()
+    events_sent: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Kubernetes Events by outcome: `created`, `repeated`, `failed`."""
+    events_waiting: int = 0

@@ -1,0 +1,93 @@
+"""Which kernel runs what: engines, and truth tables.
+
+The problem: an emulated kernel takes half a minute for one table, and there are hundreds, by ten combinations of engine
+and network. The rule: every table that names SCTP on every kernel, for nowhere else has SCTP sockets; of the others a
+selection that depends on names alone, another one on each kernel, of tables that share a lab with those and of one more
+lab. All of them on request. Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Iterator, Mapping, Sequence
+
+from tests.support import cases
+from tests.system import engines, test_cases_lab
+
+AUTO = "auto"
+IPTABLES = "iptables"
+SHARE = 10
+"""One table in so many, of those in the labs that are built anyway."""
+OF_ONE_MORE_LAB = 3
+"""Tables of a lab that is built for these alone."""
+TEST = "tests/system/test_cases_lab.py::test_connections_are_as_the_table_says"
+
+JOBS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
+    {
+        "5.10": {AUTO: "socket+iptables"},
+        "6.1": {AUTO: "socket+iptables"},
+        "6.12": {AUTO: "socket+nfbpf"},
+        "newest": {AUTO: "socket+nfbpf", IPTABLES: "iptables"},
+    }
+)
+"""Kernel -> what `--engine` is given -> the mode that comes of it there."""
+
+
+class Extent(enum.Enum):
+    """How many tables; the value is what `--tables` takes."""
+
+    NONE = "none"
+    SCTP = "sctp"
+    SAMPLE = "sample"
+    ALL = "all"
+
+
+def combinations(mode: str, extent: Extent) -> tuple[engines.Combination, ...]:
+    """Return the ways to run a mode: unless all, some in which both networks and both variants of iptables occur."""
+    known = engines.COMBINATIONS if extent is Extent.ALL else engines.SELECTED
+    return tuple(one for one in known if one.engine.status == mode)
+
+
+def tables(kernel: str, mode: str, extent: Extent) -> tuple[str, ...]:
+    """Return the tests to run, as pytest names them, those of one lab behind each other."""
+    ways = combinations(mode, extent)
+    if extent is Extent.NONE:
+        return ()
+    chosen = {(way, case.id) for way in ways for case in _known() if extent is Extent.ALL or names_sctp(case)}
+    if extent is Extent.SAMPLE:
+        chosen |= {(ways[engines.number(case.id, len(ways))], case.id) for case in _sample(kernel, mode)}
+    return tuple(f"{TEST}[{way.name}-{case.id}]" for way in ways for case in _known() if (way, case.id) in chosen)
+
+
+def names_sctp(case: cases.Case) -> bool:
+    """Tell whether a table names SCTP, in a policy or a check."""
+    return "SCTP" in case.path.read_text()
+
+
+def labs() -> Mapping[str, int]:
+    """Return a number for each table: those that need no lab of their own beside each other share it."""
+    numbers: dict[str, int] = {}
+    before: cases.Case | None = None
+    for case in test_cases_lab.CASES:  # in the order of their fixtures
+        same = before is not None and case.fixture == before.fixture
+        numbers[case.id] = len(set(numbers.values())) - same
+        before = case
+    return numbers
+
+
+def _sample(kernel: str, mode: str) -> Iterator[cases.Case]:
+    """Yield tables that do not name SCTP."""
+    lab_of = labs()
+    built = {lab_of[case.id] for case in _known() if names_sctp(case)}
+    others = sorted(set(lab_of.values()) - built)
+    more = others[engines.number(f"{kernel} {mode}", len(others))]
+    yield from [case for case in _known() if lab_of[case.id] == more][:OF_ONE_MORE_LAB]
+    for case in _known():
+        drawn = engines.number(f"{kernel} {mode} {case.id}", SHARE) == 0
+        if drawn and lab_of[case.id] in built and not names_sctp(case):
+            yield case
+
+
+def _known() -> Sequence[cases.Case]:
+    return test_cases_lab.CASES
