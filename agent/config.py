@@ -26,6 +26,8 @@ HEALTH_ADDRESS = "127.0.0.1:9879"
 """Reached by kubelet, which shares the node's network with the agent, and by nobody outside."""
 METRICS_ADDRESS = "127.0.0.1:9880"
 NOWHERE = "none"
+KUBERNETES = "kubernetes"
+"""What `--source` takes for the API server; a directory of that name is written `./kubernetes`."""
 
 
 class Command(enum.Enum):
@@ -44,6 +46,18 @@ class Listen:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """How to reach the API server."""
+
+    kubeconfig: pathlib.Path | None
+    """None: by the service account that a pod has."""
+    server: str
+    """Goes before the address found there; "" for that one."""
+    server_name: str
+    """The name to verify, where the certificate does not have that address; "" for that one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting of one agent."""
 
@@ -51,7 +65,9 @@ class Config:
     node: str
     state_dir: pathlib.Path
     source: pathlib.Path | None
-    """A directory of manifests; None only to uninstall."""
+    """A directory of manifests; None: the API server, or nothing, to uninstall."""
+    cluster: Cluster | None
+    """The API server; None: a directory of manifests, or nothing, to uninstall."""
     bpffs: pathlib.Path
     cgroup_root: pathlib.Path | None
     """None: where the machine has cgroup v2, if an engine wants it."""
@@ -93,7 +109,8 @@ def parse(arguments: Sequence[str]) -> Config:
         command=command,
         node=_node(given.node),
         state_dir=state_dir,
-        source=_directory("--source", given.source) if command is Command.RUN else None,
+        source=None if command is Command.UNINSTALL or given.source == KUBERNETES else _directory(given.source),
+        cluster=_cluster(given) if command is Command.RUN else None,
         bpffs=given.bpffs,
         cgroup_root=given.cgroup_root,
         cni_results=given.cni_results,
@@ -138,10 +155,45 @@ def _listen(flag: str, text: str) -> Listen | None:
     return Listen(address, number)
 
 
-def _directory(flag: str, path: pathlib.Path) -> pathlib.Path:
+def _directory(text: str) -> pathlib.Path:
+    path = pathlib.Path(text)
     if not path.is_dir():
-        raise errors.InvalidInput(field=flag, value=str(path), remedy="name a directory that exists")
+        raise errors.InvalidInput(
+            field="--source", value=text, remedy=f"name a directory that exists, or write {KUBERNETES}"
+        )
     return path.absolute()
+
+
+def _cluster(given: argparse.Namespace) -> Cluster | None:
+    """Read how to reach the API server; flags for it are wrong with another source."""
+    if given.source == KUBERNETES:
+        return Cluster(kubeconfig=given.kubeconfig, server=given.api_server, server_name=given.api_server_name)
+    for flag, value in (
+        ("--kubeconfig", given.kubeconfig),
+        ("--api-server", given.api_server),
+        ("--api-server-name", given.api_server_name),
+    ):
+        if value:
+            raise errors.InvalidInput(field=flag, value=str(value), remedy=f"give it with --source {KUBERNETES} only")
+    return None
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar=f"DIR|{KUBERNETES}",
+        help="manifests to enforce, or the API server of this node's cluster",
+    )
+    parser.add_argument(
+        "--kubeconfig", type=pathlib.Path, metavar="FILE", help="credentials; the pod's service account unless told"
+    )
+    parser.add_argument(
+        "--api-server", default="", metavar="URL", help="instead of the Service address, which needs a kube-proxy"
+    )
+    parser.add_argument(
+        "--api-server-name", default="", metavar="NAME", help="name to verify, where the certificate lacks the address"
+    )
 
 
 def _parser(command: Command) -> argparse.ArgumentParser:
@@ -157,7 +209,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
     parser.add_argument("--node", required=True, metavar="NAME", help="this node's name in Kubernetes")
     parser.add_argument("--state-dir", required=True, type=pathlib.Path, metavar="DIR", help="socket and lock file")
     if run:
-        parser.add_argument("--source", required=True, type=pathlib.Path, metavar="DIR", help="manifests to enforce")
+        _add_source(parser)
     paths = {
         "--bpffs": (pathlib.Path("/sys/fs/bpf"), "bpffs that holds the pins"),
         "--cgroup-root": (None, "cgroup v2 directory above all pods of this node; the machine's mount unless told"),

@@ -1,6 +1,6 @@
 """The agent: everything that runs on a node, built in one place.
 
-    manifests ──> ManifestSource ──Update──> Reconciler ──DesiredState──> Datapath ──> kernel
+    manifests | API server ──Update──> Reconciler ──DesiredState──> Datapath ──> kernel
     CNI cache ──> SandboxWatch ──Reading──────^   │ staged, enforced                     │ ring
                                                   v                                      v
     agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
@@ -20,7 +20,6 @@ import fcntl
 import functools
 import gc
 import os
-import pathlib
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
@@ -28,7 +27,7 @@ from importlib import metadata
 
 from agent import clock as clock_
 from agent import config as config_
-from agent import errors, health, logs, pages, reconciler, telemetry
+from agent import errors, health, inputs, logs, pages, reconciler, telemetry
 from agent.datapath import engines
 from agent.metrics import registry
 from agent.model import endpoint, verdict
@@ -63,13 +62,15 @@ async def run(config: config_.Config) -> None:
     """Enforce until a signal; what is enforced then stays enforced."""
     clock = clock_.SystemClock()
     log = logs.logger("agent")
+    cluster = inputs.cluster(config, clock)
+    described = inputs.describe(config, cluster, clock)
     chosen = engines.start(
         config.engine, config.iptables, config.home, tell=lambda what: log.info("another engine removed", what=what)
     )
     datapath, report = chosen.datapath, chosen.report
     with contextlib.closing(datapath):
         variant = {"iptables": report.variant} if report.variant else {}
-        log.info("started", node=config.node, mode=report.mode, **variant, pid=os.getpid(), source=str(config.source))
+        log.info("started", node=config.node, mode=report.mode, **variant, pid=os.getpid(), source=described())
         for reason in report.reasons:
             log.warning("engine", reason=reason)
         past, verdicts = history.History(), stream.Stream(clock=clock)
@@ -106,6 +107,8 @@ async def run(config: config_.Config) -> None:
             counters=functools.partial(chosen.counters, events),
             clock=clock,
             heart=health.Heart(clock),
+            cluster=cluster.source if cluster else None,
+            teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
         )
         description = describe.Description(
             node=config.node,
@@ -113,7 +116,7 @@ async def run(config: config_.Config) -> None:
             report=report,
             deny_mode=config.deny_mode,
             hold_mode=config.hold_mode,
-            source=str(config.source),
+            source=described,
             started_unix_ns=clock.unix_ns(),
             loop=loop,
             counters=functools.partial(_counters, functools.partial(chosen.counters, events), loop, verdicts, watcher),
@@ -121,12 +124,12 @@ async def run(config: config_.Config) -> None:
         )
         api = service.AgentService(node=description, stream=verdicts)
         with inotify.Inotify(concerns=lambda _name: True) as changes:
-            source = manifests.ManifestSource(directory=_source(config), state_directory=config.state_dir)
+            source = cluster.source if cluster else inputs.directory(config)
             pods = sandboxes.SandboxWatch(config.cni_results, changes=changes)
             async with agent_server.serving(api, config.socket), answering(config, told, metrics):
                 tasks = {
                     "reconciler": loop.run(),
-                    "source": follow_source(source, loop),
+                    "source": inputs.follow(source, loop),
                     "sandboxes": follow_sandboxes(pods, loop),
                     "denials": log_denials(verdicts),
                     "memory": give_back_memory(loop),
@@ -134,6 +137,8 @@ async def run(config: config_.Config) -> None:
                 }
                 if watcher is not None:
                     tasks["observer"] = observe(watcher, loop)
+                if told.teller is not None:
+                    tasks["problems"] = told.teller.run()
                 await supervise(tasks, reread=functools.partial(read_again, source, pods, loop))
     log.info("ended; the policy stays in force", node=config.node)
 
@@ -166,12 +171,6 @@ async def supervise(tasks: Mapping[str, Coroutine[None, None, None]], *, reread:
         await stopped.wait()
         for task in running:
             task.cancel()
-
-
-async def follow_source(source: manifests.ManifestSource, loop: reconciler.Reconciler) -> None:
-    """Hand every change of the manifests to the reconciler."""
-    async for update in source.watch():
-        loop.set_source(update)
 
 
 async def follow_sandboxes(pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
@@ -212,12 +211,13 @@ async def give_back_memory(loop: reconciler.Reconciler) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def read_again(source: manifests.ManifestSource, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
-    """Read every input afresh, whatever inotify says; after SIGHUP."""
+def read_again(source: inputs.Source, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
+    """Read every input afresh, whatever inotify says; after SIGHUP. What the API server says is always fresh."""
     logs.logger("agent").info("reading every input again")
     reading = pods.read()
     loop.set_sandboxes(reading.sandboxes, reading.problems)
-    loop.set_source(source.read())
+    if isinstance(source, manifests.ManifestSource):
+        loop.set_source(source.read())
 
 
 def uninstall(config: config_.Config) -> None:
@@ -255,11 +255,6 @@ def version() -> str:
         return metadata.version("nodewall")
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _source(config: config_.Config) -> pathlib.Path:
-    assert config.source is not None  # noqa: S101 - `parse` requires it to run
-    return config.source
 
 
 def _counters(

@@ -126,3 +126,30 @@ def test_an_unknown_flag_is_usage(tmp_path: pathlib.Path, capsys: pytest.Capture
         config.parse(arguments(tmp_path, "--engin", "auto"))
     assert ended.value.code == 2
     assert "--engin" in capsys.readouterr().err
+
+
+def from_the_api_server(tmp_path: pathlib.Path, *more: str) -> list[str]:
+    return ["--node", "node-1", "--source", "kubernetes", "--state-dir", str(tmp_path / "state"), *more]
+
+
+def test_the_api_server_is_a_source(tmp_path: pathlib.Path) -> None:
+    parsed = config.parse(from_the_api_server(tmp_path))
+    assert parsed.source is None
+    assert parsed.cluster == config.Cluster(kubeconfig=None, server="", server_name="")
+    told = config.parse(
+        from_the_api_server(
+            tmp_path, "--kubeconfig", "/k", "--api-server", "https://192.0.2.1:6443", "--api-server-name", "api"
+        )
+    )
+    assert told.cluster == config.Cluster(
+        kubeconfig=pathlib.Path("/k"), server="https://192.0.2.1:6443", server_name="api"
+    )
+    assert config.parse(arguments(tmp_path)).cluster is None
+
+
+@pytest.mark.parametrize("flag", ["--kubeconfig", "--api-server", "--api-server-name"])
+def test_how_to_reach_an_api_server_is_for_that_source_only(tmp_path: pathlib.Path, flag: str) -> None:
+    with pytest.raises(errors.InvalidInput) as refused:
+        config.parse(arguments(tmp_path, flag, "x"))
+    assert refused.value.field == flag
+    assert "--source kubernetes" in refused.value.remedy

@@ -115,7 +115,7 @@ class Description:
     report: base.EngineReport
     deny_mode: endpoint_.DenyMode
     hold_mode: endpoint_.HoldMode
-    source: str
+    source: Callable[[], str]
     started_unix_ns: int
     loop: reconciler.Reconciler
     counters: Callable[[], Mapping[str, int]]
@@ -142,7 +142,7 @@ class Description:
             started_unix_ns=self.started_unix_ns,
             last_error=self.loop.error,
             counters=self.counters(),
-            source=self.source,
+            source=self.source(),
             source_changed_unix_ns=inputs.source.changed_unix_ns if inputs.source is not None else 0,
             sandboxes=len(inputs.sandboxes or ()),
             iptables=self.report.variant,

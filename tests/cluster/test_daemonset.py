@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import bed, deployment, workloads
+from tests.cluster import bed, commands, deployment, workloads
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.slow]
 
@@ -64,6 +64,13 @@ class Workload:
                 workloads.pod(f"loop-{name}", where=self.where, node="node3", labels=labels, command=loop)
             )
         workloads.ready(self.cluster, self.where)
+        # A new pod is a stranger to other nodes until they have heard of it.
+        commands.wait("loops as the policy has it", self._is_steady, limit_s=60, pause_s=1)
+
+    def _is_steady(self) -> bool:
+        ends = {"loop-friend": "yes", "loop-stranger": "no"}
+        said = {name: self.cluster.kubectl("-n", self.where, "logs", name, "--tail=5").splitlines() for name in ends}
+        return all(len(lines) == 5 and all(line.endswith(ends[name]) for line in lines) for name, lines in said.items())
 
     def counted(self, name: str) -> collections.Counter[str]:
         """Return what a loop has counted."""
@@ -95,8 +102,8 @@ def test_from_nothing_to_ready_and_back_without_a_trace(
 
 def test_a_policy_holds_between_nodes_and_on_one(agents: deployment.Deployment, workload: Workload) -> None:
     workload.is_enforced()
-    states = {node: agents.agentctl(node, "status") for node in NODES}
-    print({node: state.get("mode") for node, state in states.items()})
+    states = {node: agents.agentctl(node, "status")["status"] for node in NODES}
+    print({node: state["mode"] for node, state in states.items()})
 
 
 def test_a_policy_that_is_deleted_lets_everybody_in(agents: deployment.Deployment, workload: Workload) -> None:
