@@ -18,9 +18,9 @@ BPF_CLANG ?= clang
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
 
 # Python without a suffix has to be named.
-LINTED := . $(shell grep -lE '^\#!.*python' scripts/*)
+LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-vm bench lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube image test-cluster kind test-vm bench lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -99,6 +99,22 @@ demo: setup preflight
 test-kube: setup
 	@$(PHASE) "etcd and kube-apiserver" scripts/kube
 	@$(PHASE) --show "tests with an API server" $(BIN)/python -m pytest -q -m kube tests/kube $(PYTEST_ARGS)
+
+# The image, and the DaemonSet on three nodes in namespaces of this machine: buildah, containerd, and go the first time.
+image:
+	@$(PHASE) --show "image" scripts/cluster-image build/nodewall.tar
+
+test-cluster: setup image
+	@NODEWALL_TEST_CLUSTER=1 NODEWALL_IMAGE=$(CURDIR)/build/nodewall.tar \
+		$(BIN)/python -m pytest -q -s -m cluster tests/cluster --durations=10 $(PYTEST_ARGS)
+
+# The same where kind and Docker are. Untried.
+kind:
+	docker build -f daemonset/Dockerfile -t nodewall:dev .
+	kind create cluster --config daemonset/kind/cluster.yaml
+	kind load docker-image nodewall:dev --name nodewall
+	kubectl apply -k daemonset/kind
+	kubectl -n kube-system rollout status daemonset/nodewall-agent
 
 # On other kernels, emulated: minutes, and the first time a download (scripts/vm).
 test-vm: setup

@@ -72,7 +72,8 @@ def decode(content: bytes, *, name: str) -> Attachment | resources.Problem | Non
     namespace, pod = arguments.get("K8S_POD_NAMESPACE", ""), arguments.get("K8S_POD_NAME", "")
     if file.if_name == LOOPBACK or not namespace or not pod:
         return None
-    if not file.netns.startswith("/") or file.result is None:
+    netns = file.netns or _sandbox(file)
+    if not netns.startswith("/") or file.result is None:
         return _problem(name, "netns", "neither network namespace nor result; the pod is unknown to the agent")
     try:
         addresses = _addresses(file.result)
@@ -83,10 +84,16 @@ def decode(content: bytes, *, name: str) -> Attachment | resources.Problem | Non
         pod=pod,
         uid=arguments.get("K8S_POD_UID", ""),
         interface=file.if_name,
-        netns=pathlib.Path(file.netns),
+        netns=pathlib.Path(netns),
         host_interfaces=tuple(one.name for one in file.result.interfaces if not one.sandbox),
         addresses=addresses,
     )
+
+
+def _sandbox(file: _File) -> str:
+    """Return the namespace of the pod's interface as the plugin tells it; containerd 1.6 writes it nowhere else."""
+    interfaces = file.result.interfaces if file.result is not None else []
+    return next((one.sandbox for one in interfaces if one.sandbox and one.name == file.if_name), "")
 
 
 def _addresses(result: _Result) -> tuple[net.Address, ...]:

@@ -18,11 +18,6 @@ from tests.cluster import bed, deployment, overlay, programs, settings
 ASKED = "NODEWALL_TEST_CLUSTER"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark of tests that take minutes and a cluster."""
-    config.addinivalue_line("markers", "cluster: needs three nodes in namespaces of this machine (make test-cluster)")
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[bed.Bed]:
     if os.environ.get(ASKED) != "1":

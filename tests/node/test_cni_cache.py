@@ -105,3 +105,18 @@ def test_a_file_that_cannot_be_used_is_a_problem_that_names_it(document: object)
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_bytes_that_are_no_json_are_a_problem_and_no_exception(content: bytes) -> None:
     assert isinstance(cni_cache.decode(content, name="half"), resources.Problem)
+
+
+def test_a_file_without_namespace_goes_by_its_own_interfaces_sandbox() -> None:
+    """What containerd 1.6 leaves out is in the plugin's result."""
+    document = file()
+    del document["netns"]
+    assert attachment(document).netns == pathlib.Path("/run/netns/cni-1")
+
+
+def test_another_interfaces_sandbox_is_not_taken_for_the_pods() -> None:
+    interfaces = [{"name": "veth1a2b"}, {"name": "net1", "sandbox": "/run/netns/cni-2"}]
+    document = file(netns="", result={"interfaces": interfaces, "ips": [{"address": "10.0.0.2/24"}]})
+    found = decoded(document)
+    assert isinstance(found, resources.Problem)
+    assert found.path == "netns"
