@@ -128,31 +128,31 @@ def test_from_engine_to_engine_nothing_leaks_nothing_allowed_is_denied_and_nothi
     rig.enforce(TOUR[0])
     stop = multiprocessing.Event()
     forged = packets.udp(first.address4, second.address4, CLOSED)
-    with (
-        second.started(traffic.listens(OPEN)) as listening,
-        second.started(_receives_until(CLOSED, stop)) as arrived,
-        first.started(_floods(forged, first.mac, stop)) as flooded,
-        first.started(_asks_until(second.address4, stop)) as asked,
-        first.started(_connects_until(second.address4, stop)) as connected,
-    ):
-        assert listening() == "listens"
-        before = TOUR[0]
-        for way in TOUR[1:]:
-            rig.enforce(way)
-            assert rig.left() == LEFT[way], f"{before} to {way}"
-            assert bool(rig.told) is bool(LEFT[before] - LEFT[way]), f"{before} to {way}"
-            before = way
-        stop.set()
-        answers, results, forced, came = asked(), connected(), flooded(), arrived()
-        print(f"\n{len(TOUR) - 1} changes: {answers}, {results}, {forced} packets past the sockets, {came} came")
-        assert answers["lost"] == 0
-        assert answers["answered"] > 100
-        assert results["open: refused"] == 0
-        assert results["open: connected"] > 100
-        assert results["closed: connected"] == 0
-        assert results["closed: refused"] > 100
-        assert forced > 100
-        assert came == 0
+    with second.started(traffic.listens(OPEN)) as listening:
+        assert listening() == "listens"  # before anybody asks
+        with (
+            second.started(_receives_until(CLOSED, stop)) as arrived,
+            first.started(_floods(forged, first.mac, stop)) as flooded,
+            first.started(_asks_until(second.address4, stop)) as asked,
+            first.started(_connects_until(second.address4, stop)) as connected,
+        ):
+            before = TOUR[0]
+            for way in TOUR[1:]:
+                rig.enforce(way)
+                assert rig.left() == LEFT[way], f"{before} to {way}"
+                assert bool(rig.told) is bool(LEFT[before] - LEFT[way]), f"{before} to {way}"
+                before = way
+            stop.set()
+            answers, results, forced, came = asked(), connected(), flooded(), arrived()
+    print(f"\n{len(TOUR) - 1} changes: {answers}, {results}, {forced} packets past the sockets, {came} came")
+    assert answers["lost"] == 0
+    assert answers["answered"] > 100
+    assert results["open: refused"] == 0
+    assert results["open: connected"] > 100
+    assert results["closed: connected"] == 0
+    assert results["closed: refused"] > 100
+    assert forced > 100
+    assert came == 0
 
 
 @pytest.mark.parametrize(("old", "new"), [(NFBPF, NFT), (LEGACY, SOCKET_NFT), (NFT, NFBPF)])

@@ -8,12 +8,15 @@ socket layer, iptables variant and topology meet; what it leaves out carries the
 from __future__ import annotations
 
 import dataclasses
+import errno
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 
 import pytest
 
+from agent.datapath.bpf import features
 from agent.lab import lab, plan
 from agent.model import net
 
@@ -30,12 +33,17 @@ class Denial:
     """Every other protocol."""
 
 
-AT_ONCE = Denial(connect="EACCES", send=frozenset({"EACCES"}))
-"""By the socket layer: the call fails and no packet leaves."""
 REJECTED = Denial(connect="ECONNREFUSED", send=frozenset({"sent", TIME_OUT, "EHOSTUNREACH", "EACCES"}))
 """By iptables: a reset, or ICMP "administratively prohibited", of which a socket learns later or never."""
 SILENT = Denial(connect=TIME_OUT, send=frozenset({"sent", TIME_OUT}))
 """By a netfilter program, which can only drop."""
+
+
+@functools.cache
+def at_once() -> Denial:
+    """Return what the socket layer says: the call fails and no packet leaves. Before Linux 5.18 it is EPERM."""
+    name = errno.errorcode[features.refused_errno(sets_errno=features.sets_errno())]
+    return Denial(connect=name, send=frozenset({name}))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +78,7 @@ class Engine:
     @property
     def near(self) -> Denial:
         """What a caller sees whom its own egress policy forbids the call."""
-        return AT_ONCE if self.sockets else self.far
+        return at_once() if self.sockets else self.far
 
     @property
     def far(self) -> Denial:

@@ -25,7 +25,7 @@ TRIES = 12
 """Connections to a Service: that all of them meet one of two backends happens once in 2048."""
 TABLES_A_LAB = 20
 """A lab takes seconds to build: where few tables share one, they share the combination too."""
-BRIDGE_SHARE = 3
+BRIDGE_SHARE = 5
 """One table in so many is run by nfbpf on a bridge, if only a selection is run."""
 Expected = tuple[exchange.ProbeRequest, bool]
 

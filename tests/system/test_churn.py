@@ -13,8 +13,8 @@ from tests.system import conftest, engines, stress
 
 pytestmark = pytest.mark.root
 
-FLIPS, FEWER_FLIPS = 1000, 200
-DEATHS, FEWER_DEATHS = 100, 30
+FLIPS, FEWER_FLIPS = 1000, 100
+DEATHS, FEWER_DEATHS = 100, 10
 SHORT = (engines.PAIRWISE[1], engines.PAIRWISE[2])
 """Who stands a smaller number in `make test`: both variants, with and without a socket layer."""
 
