@@ -84,7 +84,7 @@ async def run(config: config_.Config) -> None:
             listeners=(past,),
             applied=telemetry.applied(metrics, clock),
         )
-        events = chosen.open_source()
+        events = chosen.open_source(lambda why: log.warning("verdicts", reason=why))
         watcher = (
             None
             if events is None

@@ -98,9 +98,18 @@ class Running:
     report: base.EngineReport
     sources: tuple[Callable[[], Source], ...]
 
-    def open_source(self) -> Source | None:
-        """Open its verdicts, all as one source; None: it has none. Raises DatapathError."""
-        opened = [open_one() for open_one in self.sources]
+    def open_source(self, tell: Tell) -> Source | None:
+        """Open its verdicts, all as one source; None: it has none.
+
+        One that cannot be opened, such as a log group that another process listens to, is told of and left out: what is
+        enforced does not depend on who hears of it.
+        """
+        opened: list[Source] = []
+        for open_one in self.sources:
+            try:
+                opened.append(open_one())
+            except (errors.DatapathError, OSError) as error:
+                tell(f"a part of the verdicts is not told: {error}")
         if len(opened) < 2:  # noqa: PLR2004 - one needs no merging
             return next(iter(opened), None)
         reader = merged.Merged([one.reader for one in opened])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agent import desired, errors
@@ -110,5 +112,31 @@ def test_the_counters_of_several_are_added_up() -> None:
 
 def test_an_engine_without_verdicts_has_no_reader() -> None:
     running = engines.first_that_runs(engines.Engine.MEMORY, Machine().make)
-    assert running.open_source() is None
+    assert running.open_source(pytest.fail) is None
     assert running.datapath.apply(desired.DesiredState()).generation == 0
+
+
+def test_verdicts_that_cannot_be_heard_are_told_of_and_keep_nothing_from_being_enforced() -> None:
+    running = engines.first_that_runs(engines.Engine.MEMORY, Machine().make)
+    heard = engines.Source(reader=Silent(), counters=lambda: {"events_lost": 3})
+
+    def taken() -> engines.Source:
+        raise errors.DatapathError("the group is taken")
+
+    told: list[str] = []
+    partly = dataclasses.replace(running, sources=(taken, lambda: heard))
+    assert partly.open_source(told.append) is heard
+    assert told == ["a part of the verdicts is not told: the group is taken"]
+    assert dataclasses.replace(running, sources=(taken,)).open_source(told.append) is None
+
+
+class Silent:
+    """A reader of nothing."""
+
+    fd = -1
+
+    def read(self) -> list[object]:
+        return []
+
+    def close(self) -> None:
+        """Do nothing."""

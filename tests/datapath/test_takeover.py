@@ -193,7 +193,7 @@ def test_events_of_both_layers_carry_the_generation_that_was_reported(rig: Rig, 
         assert running.report.variant == way[1].value
         running.datapath.apply(states.pods(rig.node))
         generation = running.datapath.apply(rig.state).generation
-        source = running.open_source()
+        source = running.open_source(pytest.fail)
         assert source is not None
         while source.reader.read():
             pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from agent import config, errors
@@ -18,7 +20,7 @@ PLAN = plan.plan(resolve.resolve([manifests.pod("a"), manifests.pod("b", node="n
 def test_engine_and_iptables_reach_the_agent_as_flags_that_it_takes(
     engine: str, iptables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "_directory", lambda _flag, path: path)
+    monkeypatch.setattr(config, "_directory", pathlib.Path)
     parsed = config.parse(agents.flags("node-1", PATHS, engine, iptables))
     assert parsed.engine is engines.Engine(engine)
     assert parsed.iptables is engines.Iptables(iptables)
