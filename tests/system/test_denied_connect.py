@@ -47,7 +47,7 @@ def policy(name: str) -> dict[str, Any]:
 POLICIES = [policy("no-egress"), policy("quarantine")]
 
 
-@pytest.fixture(scope="module", params=engines.by_combination())
+@pytest.fixture(scope="module", params=engines.by_combination(engines.FEWER))
 def combination(request: pytest.FixtureRequest) -> engines.Combination:
     one: engines.Combination = request.param
     return one

@@ -108,7 +108,7 @@ class Stage:
         return max(told)
 
 
-@pytest.fixture(scope="module", params=engines.by_combination())
+@pytest.fixture(scope="module", params=engines.by_combination(engines.FEWER))
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     combination: engines.Combination = request.param
     name = conftest.lab_name("revoke")
