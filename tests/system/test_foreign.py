@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.lab import lab, plan
+from agent.lab import lab
 from agent.rpc import client
 from tests.support import traffic
 from tests.system import conftest, engines, foreign, stress
@@ -33,7 +33,7 @@ FORBIDDEN = ("ECONNREFUSED", engines.TIME_OUT)
 
 
 WITHOUT_SOCKETS = [one for one in engines.COMBINATIONS if one.engine.iptables and not one.engine.sockets]
-DAILY = [engines.Combination(engine=engine, topology=plan.Topology.ROUTED) for engine in (engines.LEGACY, engines.NFT)]
+DAILY = [engines.PAIRWISE[3]]
 
 
 @pytest.fixture(scope="module", params=engines.by_combination(DAILY, among=WITHOUT_SOCKETS))
