@@ -17,6 +17,9 @@ from agent.datapath import lookups
 from agent.model import identity, net
 from agent.model import verdict as verdict_
 
+FORWARDED = verdict_.Verdict.FORWARDED
+DROPPED = verdict_.Verdict.DROPPED
+
 
 class Hook(enum.Enum):
     """Where in the node's network namespace a packet is judged."""
@@ -44,7 +47,7 @@ class Judgement:
     @property
     def allowed(self) -> bool:
         """Whether the flow passes."""
-        return self.verdict is verdict_.Verdict.FORWARDED
+        return self.verdict is FORWARDED
 
 
 class Flow(NamedTuple):
@@ -84,15 +87,15 @@ class Judge:
         enforced = self._find.endpoint(number)
         if enforced is None:
             if self._find.is_held(subject):
-                return _denied(verdict_.Reason.ENDPOINT_HELD, direction)
-            return _allowed(verdict_.Reason.NOT_ISOLATED, direction)
+                return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, direction)
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction)
         if enforced.held:
-            return _denied(verdict_.Reason.ENDPOINT_HELD, direction, number)
+            return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, direction, number)
         policy_set = enforced.ingress_set if direction is net.Direction.INGRESS else enforced.egress_set
         if policy_set == desired_.NOT_ISOLATED:
-            return _allowed(verdict_.Reason.NOT_ISOLATED, direction, number)
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction, number)
         if flow.malformed:
-            return _denied(verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
+            return _judged(DROPPED, verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
         return self._by_rows(flow, direction, number, policy_set)
 
     def connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
@@ -102,11 +105,11 @@ class Judge:
         enforced = self._find.endpoint(number)
         own = number != 0 and self._find.endpoint_of_address(address) == number
         if enforced is None or own or address.is_loopback:
-            return _allowed(verdict_.Reason.NOT_ISOLATED, egress, number if enforced is not None else 0)
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, egress, number if enforced is not None else 0)
         if enforced.held:
-            return _denied(verdict_.Reason.ENDPOINT_HELD, egress, number)
+            return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, egress, number)
         if enforced.egress_set == desired_.NOT_ISOLATED:
-            return _allowed(verdict_.Reason.NOT_ISOLATED, egress, number)
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, egress, number)
         service = self._find.service_at(desired_.Frontend(address=address, port=port, protocol=protocol))
         if service:
             return self._by_service(number, enforced.egress_set, service)
@@ -119,25 +122,26 @@ class Judge:
         for who in (self._find.identity_of(peer), identity.ANY):
             row = self._find.row(policy_set, who, direction, flow.protocol, flow.port)
             if row is not None and row.action is desired_.Action.ALLOW:
-                return _allowed(verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
+                return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
             if row is not None:
                 reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
-                return _denied(reason, direction, number, row.rule, policy_set)
-        return _denied(verdict_.Reason.POLICY_DENIED, direction, number, policy_set=policy_set)
+                return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
+        return _judged(DROPPED, verdict_.Reason.POLICY_DENIED, direction, number, policy_set=policy_set)
 
     def _by_service(self, number: int, policy_set: int, service: int) -> Judgement:
         egress = net.Direction.EGRESS
         found = self._find.service_class(policy_set, service)
         if found is None:  # mixed: the packet layer judges the backend that is chosen
-            return _allowed(verdict_.Reason.RULE_ALLOWED, egress, number, 0, policy_set)
+            return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, 0, policy_set)
         match found.service_class:
             case desired_.ServiceClass.ALL:
-                return _allowed(verdict_.Reason.RULE_ALLOWED, egress, number, found.rule, policy_set)
+                return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, found.rule, policy_set)
             case desired_.ServiceClass.NONE:
-                return _denied(verdict_.Reason.SERVICE_DENIED, egress, number, found.rule, policy_set)
+                return _judged(DROPPED, verdict_.Reason.SERVICE_DENIED, egress, number, found.rule, policy_set)
 
 
-def _allowed(
+def _judged(  # noqa: PLR0917 - a Judgement's own fields in its own order
+    verdict: verdict_.Verdict,
     reason: verdict_.Reason,
     direction: net.Direction,
     endpoint: int = 0,
@@ -145,24 +149,7 @@ def _allowed(
     policy_set: int = desired_.NOT_ISOLATED,
 ) -> Judgement:
     return Judgement(
-        verdict=verdict_.Verdict.FORWARDED,
-        reason=reason,
-        direction=direction,
-        endpoint=endpoint,
-        rule=rule,
-        set=policy_set,
-    )
-
-
-def _denied(
-    reason: verdict_.Reason,
-    direction: net.Direction,
-    endpoint: int = 0,
-    rule: int = 0,
-    policy_set: int = desired_.NOT_ISOLATED,
-) -> Judgement:
-    return Judgement(
-        verdict=verdict_.Verdict.DROPPED,
+        verdict=verdict,
         reason=reason,
         direction=direction,
         endpoint=endpoint,

@@ -88,11 +88,18 @@ class Watch:
 
     def status(self, node: str) -> views.Status:
         """Ask one agent; raises errors.Unreachable, a NodewallError."""
+        return self._agent(node).status()
+
+    def pods(self, node: str) -> frozenset[str]:
+        """Ask one agent whom it enforces policy on, as NAMESPACE/NAME; raises errors.Unreachable."""
+        return frozenset(f"{one.namespace}/{one.pod}" for one in self._agent(node).endpoints())
+
+    def _agent(self, node: str) -> client.AgentClient:
         from agent.rpc import client  # noqa: PLC0415 - gRPC takes 0.2 s to load, and labs without agents do without
 
         if node not in self._clients:
             self._clients[node] = client.AgentClient(self._paths.agent_socket(node))
-        return self._clients[node].status()
+        return self._clients[node]
 
     def wait(self, lab: plan.LabPlan, timeout_s: float) -> None:
         """Return when every agent enforces the manifests as they are now, on every pod; LabError if one does not."""
@@ -101,12 +108,12 @@ class Watch:
         pause_s = patience.seconds(PAUSE_S)
         deadline = time.monotonic() + timeout_s
         for node in lab.nodes:
-            pods = [pod for pod in lab.pods.values() if pod.node == node and not pod.host_network]
+            pods = frozenset(pod.party for pod in lab.pods.values() if pod.node == node and not pod.host_network)
             reason = "it does not answer"
             while reason:
                 time.sleep(pause_s)
                 with contextlib.suppress(errors.Unreachable):
-                    reason = _lacks(self.status(node), wanted, len(pods))
+                    reason = _lacks(self.status(node), wanted) or _differs(self.pods(node), pods)
                 if reason and not removal.processes(cgroup(node, self._paths)):
                     raise errors.LabError(f"the agent of {node} ended:\n{self.log_end(node)}")
                 if reason and time.monotonic() > deadline:
@@ -120,10 +127,17 @@ class Watch:
         return "\n".join([f"  last lines of {path}:", *(f"  {line}" for line in lines[-LOG_LINES:])])
 
 
-def _lacks(status: views.Status, digest: str, pods: int) -> str:
+def _lacks(status: views.Status, digest: str) -> str:
     """Say what is missing; "" if nothing."""
     if status.enforced_source_digest != digest:
         return f"it enforces other manifests{f': {status.last_error}' if status.last_error else ''}"
-    if status.endpoints != pods or status.held_endpoints:
-        return f"it has {status.endpoints} endpoints ({status.held_endpoints} held) for {pods} pods"
+    if status.held_endpoints:
+        return f"it holds {status.held_endpoints} of {status.endpoints} endpoints"
     return ""
+
+
+def _differs(found: frozenset[str], wanted: frozenset[str]) -> str:
+    """Say whom an agent does not know yet, or still knows; a number would not tell one pod from another."""
+    lacking = f"it does not know {', '.join(sorted(wanted - found))}" if wanted - found else ""
+    left = f"it still knows {', '.join(sorted(found - wanted))}" if found - wanted else ""
+    return " and ".join(filter(None, (lacking, left)))

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent import desired, errors
+from agent import desired
 from agent.datapath import probe
 from agent.datapath.bpf import datapath as datapath_
-from agent.datapath.bpf import events, layout, packet_loader
+from agent.datapath.bpf import events, layout
 from tests.bpf import node as node_
+from tests.support import kernel
 
 BPFFS = pathlib.Path("/sys/fs/bpf")
 
@@ -32,21 +33,10 @@ class Rig:
         return self.reader.read()
 
 
-@pytest.fixture(scope="session")
-def lacking() -> str:
-    """Say why this kernel cannot have the packet layer; "" where it can, or where nobody may ask."""
-    try:
-        packet_loader.require_netfilter()
-    except errors.NotSupported as error:
-        return str(error)
-    except errors.DatapathError:
-        return ""
-    return ""
-
-
 @pytest.fixture(autouse=True)
-def packet_layer(request: pytest.FixtureRequest, lacking: str) -> None:
+def packet_layer(request: pytest.FixtureRequest) -> None:
     """Skip what uses the kernel where it cannot have the packet layer."""
+    lacking = kernel.lacks_packet_layer()
     if lacking and request.node.get_closest_marker("root"):
         pytest.skip(lacking)
 

@@ -15,7 +15,7 @@ from agent.model import endpoint, identity, net
 from agent.model import verdict as verdict_
 from agent.policy import compiler
 from tests.bpf import conftest, judge, states
-from tests.support import random_cluster
+from tests.support import random_cluster, random_state
 
 pytestmark = pytest.mark.root
 
@@ -26,9 +26,6 @@ CLUSTERS = 200
 FLOWS = 30
 CHANGES = 40
 PROTOCOLS = (6, 17, 132, 1, 47)
-PORTS = (0, 1, 52, 53, 54, 80, 443, 8080, 32768, 65535)
-SETS = (601, 602, 603)
-LOCAL = tuple(map(ipaddress.ip_address, ("10.0.0.2", "10.0.0.3", "10.0.0.4", "fd00::2", "fd00::3", "fd00::4")))
 REMOTE = tuple(
     map(
         ipaddress.ip_address,
@@ -39,6 +36,7 @@ PREFIXES = tuple(
     map(ipaddress.ip_network, ("0.0.0.0/0", "192.0.2.0/24", "192.0.2.128/25", "192.0.2.1/32", "::/0", "2001:db8::/32"))
 )
 HELD = tuple(map(ipaddress.ip_network, ("10.0.0.0/24", "fd00::/64")))
+SETS, LOCAL, PORTS = random_state.SETS, random_state.LOCAL, random_state.PORTS
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +160,7 @@ def _random_state(dice: random.Random) -> desired.DesiredState:
     }
     services = {desired.Frontend(dice.choice(REMOTE[:5]), dice.choice(PORTS[1:]), 6): 33 + n for n in range(2)}
     return desired.DesiredState(
-        endpoints={index: _endpoint(dice, index, pair) for index, pair in enumerate(pods, start=900)},
+        endpoints={index: random_state.endpoint(dice, index, pair) for index, pair in enumerate(pods, start=900)},
         sets=sets,
         hosts={address: dice.choice(identities[2:]) for address in (*LOCAL, REMOTE[1]) if dice.random() < 0.8},
         cidrs={network: dice.choice(identities[2:]) for network in PREFIXES if dice.random() < 0.6},
@@ -195,21 +193,4 @@ def states_set(
         direction=direction,
         rows={desired.RowKey(*key): row for key, row in rows.items()},
         isolating=(),
-    )
-
-
-def _endpoint(dice: random.Random, index: int, addresses: tuple[net.Address, net.Address]) -> desired.Endpoint:
-    return desired.Endpoint(
-        id=index,
-        namespace="x",
-        pod=f"p{index}",
-        uid=f"u{index}",
-        labels={},
-        netns_cookie=index - 899,
-        veth_ifindex=index,
-        ingress_ifindex=index,
-        addresses=addresses,
-        egress_set=dice.choice((0, *SETS)),
-        ingress_set=dice.choice((0, *(number + 100 for number in SETS))),
-        held=dice.random() < 0.1,
     )

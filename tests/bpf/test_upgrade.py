@@ -30,7 +30,7 @@ def test_no_denied_call_or_packet_slips_through_while_programs_are_replaced(
     raw = packets.udp(first.address4, second.address4, PORT)
     with (
         second.started(traffic.receives(PORT, 8)) as arrived,
-        first.started(_floods(raw, first.mac, stop)) as flooded,
+        first.started(traffic.floods(raw, first.mac, stop, pause_s=0.0002)) as flooded,
         first.started(_connects_until(second.address4, stop)) as connected,
     ):
         for takeover in range(TAKEOVERS):
@@ -44,19 +44,6 @@ def test_no_denied_call_or_packet_slips_through_while_programs_are_replaced(
         assert results.keys() == {errno.EACCES}
         assert results[errno.EACCES] > 1000
         assert arrived() == 0
-
-
-def _floods(packet: bytes, to: bytes, stop: multiprocessing.synchronize.Event) -> Callable[[], int]:
-    def action() -> int:
-        sent = 0
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
-            while not stop.is_set():
-                raw.sendto(packet, ("eth0", packets.ETH_IPV4, 0, 0, to))
-                sent += 1
-                time.sleep(0.0002)
-        return sent
-
-    return action
 
 
 def _connects_until(address: net.Address, stop: multiprocessing.synchronize.Event) -> Callable[[], dict[int, int]]:

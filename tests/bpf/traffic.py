@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing.synchronize
 import socket
 import time
 from collections.abc import Callable
 
 from agent.model import net
+from tests.bpf import packets
 
 PATIENCE_SECONDS = 0.7
 """Longer than any answer on this machine takes, shorter than TCP's first retransmission."""
@@ -53,6 +55,21 @@ def asks(address: net.Address, port: int, *, connected: bool = False, size: int 
             except OSError as error:
                 return error.errno or -1
             return 0
+
+    return action
+
+
+def floods(packet: bytes, to: bytes, stop: multiprocessing.synchronize.Event, *, pause_s: float) -> Callable[[], int]:
+    """Send an IPv4 packet past the sockets until told to stop; answer how many were sent."""
+
+    def action() -> int:
+        sent = 0
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
+            while not stop.is_set():
+                raw.sendto(packet, ("eth0", packets.ETH_IPV4, 0, 0, to))
+                sent += 1
+                time.sleep(pause_s)
+        return sent
 
     return action
 

@@ -132,7 +132,7 @@ def test_from_engine_to_engine_nothing_leaks_nothing_allowed_is_denied_and_nothi
         assert listening() == "listens"  # before anybody asks
         with (
             second.started(_receives_until(CLOSED, stop)) as arrived,
-            first.started(_floods(forged, first.mac, stop)) as flooded,
+            first.started(traffic.floods(forged, first.mac, stop, pause_s=0.001)) as flooded,
             first.started(_asks_until(second.address4, stop)) as asked,
             first.started(_connects_until(second.address4, stop)) as connected,
         ):
@@ -254,19 +254,6 @@ def _connects_until(address: net.Address, stop: multiprocessing.synchronize.Even
                         counted[f"{name}: connected"] += 1
             time.sleep(0.005)
         return counted
-
-    return action
-
-
-def _floods(packet: bytes, to: bytes, stop: multiprocessing.synchronize.Event) -> Callable[[], int]:
-    def action() -> int:
-        sent = 0
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
-            while not stop.is_set():
-                raw.sendto(packet, ("eth0", packets.ETH_IPV4, 0, 0, to))
-                sent += 1
-                time.sleep(0.001)
-        return sent
 
     return action
 

@@ -115,14 +115,6 @@ def test_a_set_that_a_rule_names_is_not_destroyed_and_says_so(kernel: sets.Sets)
     assert kernel.destroy(NAME)
 
 
-def test_two_sets_are_exchanged(kernel: sets.Sets) -> None:
-    for name, network in ((NAME, "10.0.0.0/8"), ("NW4-other", "11.0.0.0/8")):
-        kernel.create(name, NETS, net.Family.IPV4, members=1)
-        kernel.add(name, {member(network): True})
-    kernel.swap(NAME, "NW4-other")
-    assert _shown() == ["11.0.0.0/8"]
-
-
 def _shown() -> list[str]:
     """Return the elements of NAME as the ipset command does."""
     saved = subprocess.run(["ipset", "save", NAME], check=True, capture_output=True, text=True).stdout

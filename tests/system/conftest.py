@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent import errors
-from agent.datapath.bpf import packet_loader
 from agent.lab import lab, resolve, rundir
 from agent.rpc import client
+from tests.support import kernel
 from tests.system import engines
 
 OWN = re.compile(r"test-([0-9]+)(-.+)?")
@@ -58,23 +57,12 @@ def check_engine(running: lab.Lab, engine: engines.Engine) -> None:
             assert agent.status().mode == engine.status
 
 
-@pytest.fixture(scope="session")
-def lacking() -> str:
-    """Say why this kernel cannot have the packet layer of BPF; "" where it can, or where nobody may ask."""
-    try:
-        packet_loader.require_netfilter()
-    except errors.NotSupported as error:
-        return str(error)
-    except errors.DatapathError:
-        return ""
-    return ""
-
-
 @pytest.fixture(autouse=True)
-def possible(request: pytest.FixtureRequest, lacking: str) -> None:
+def possible(request: pytest.FixtureRequest) -> None:
     """Skip what a test would do with an engine that this kernel cannot have."""
     callspec = getattr(request.node, "callspec", None)
     values = callspec.params.values() if callspec else ()
+    lacking = kernel.lacks_packet_layer()
     if lacking and any(getattr(value, "engine", value) == engines.NFBPF for value in values):
         pytest.skip(lacking)
 

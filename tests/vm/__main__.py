@@ -24,6 +24,7 @@ LIMIT_S = {
     jobs.Extent.NONE: 3600.0,
     jobs.Extent.SCTP: 7200.0,
     jobs.Extent.SAMPLE: 7200.0,
+    jobs.Extent.EACH: 4 * 3600.0,
     jobs.Extent.ALL: 24 * 3600.0,
 }
 """Emulated, on two busy cores; a guest that hangs is ended then."""

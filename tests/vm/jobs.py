@@ -3,7 +3,7 @@
 The problem: an emulated kernel takes half a minute for one table, and there are hundreds, by ten combinations of engine
 and network. The rule: every table that names SCTP on every kernel, for nowhere else has SCTP sockets; of the others a
 selection that depends on names alone, another one on each kernel, of tables that share a lab with those and of one more
-lab. All of them on request. Pure.
+lab. On request every table once on each kernel, by the engine that the agent chooses there, or all in all ways. Pure.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Extent(enum.Enum):
     NONE = "none"
     SCTP = "sctp"
     SAMPLE = "sample"
+    EACH = "each"
     ALL = "all"
 
 
@@ -55,8 +56,10 @@ def tables(kernel: str, mode: str, extent: Extent) -> tuple[str, ...]:
     if extent is Extent.NONE:
         return ()
     chosen = {(way, case.id) for way in ways for case in _known() if extent is Extent.ALL or names_sctp(case)}
-    if extent is Extent.SAMPLE:
+    if extent is Extent.SAMPLE or (extent is Extent.EACH and mode != JOBS[kernel][AUTO]):
         chosen |= {(ways[engines.number(case.id, len(ways))], case.id) for case in _sample(kernel, mode)}
+    elif extent is Extent.EACH:
+        chosen |= set(_each(ways))
     return tuple(f"{TEST}[{way.name}-{case.id}]" for way in ways for case in _known() if (way, case.id) in chosen)
 
 
@@ -74,6 +77,16 @@ def labs() -> Mapping[str, int]:
         numbers[case.id] = len(set(numbers.values())) - same
         before = case
     return numbers
+
+
+def _each(ways: Sequence[engines.Combination]) -> Iterator[tuple[engines.Combination, str]]:
+    """Yield every table once: spread over the ways where a lab is built in all of them anyway, else a lab's in one."""
+    lab_of = labs()
+    built = {lab_of[case.id] for case in _known() if names_sctp(case)}
+    for case in _known():
+        if not names_sctp(case):
+            place = case.id if lab_of[case.id] in built else f"lab {lab_of[case.id]}"
+            yield ways[engines.number(place, len(ways))], case.id
 
 
 def _sample(kernel: str, mode: str) -> Iterator[cases.Case]:

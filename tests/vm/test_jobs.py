@@ -54,6 +54,21 @@ def test_kernels_take_different_samples() -> None:
     assert len(set(samples)) == len(samples)
 
 
+@pytest.mark.parametrize("kernel", jobs.JOBS)
+def test_each_is_every_table_once_by_the_engine_that_the_agent_chooses(kernel: str) -> None:
+    mode = jobs.JOBS[kernel][jobs.AUTO]
+    tests = jobs.tables(kernel, mode, jobs.Extent.EACH)
+    sctp = jobs.tables(kernel, mode, jobs.Extent.SCTP)
+    assert set(tests) > set(sctp)
+    assert len(set(tests) - set(sctp)) == sum(not jobs.names_sctp(case) for case in test_cases_lab.CASES)
+    run = [case.id for case in test_cases_lab.CASES for test in tests if test.endswith(f"-{case.id}]")]
+    assert set(run) == {case.id for case in test_cases_lab.CASES}
+
+
+def test_each_is_a_sample_for_an_engine_that_the_agent_does_not_choose() -> None:
+    assert jobs.tables("newest", "iptables", jobs.Extent.EACH) == jobs.tables("newest", "iptables", jobs.Extent.SAMPLE)
+
+
 def test_all_is_every_table_in_every_way_of_the_mode() -> None:
     ways = [way for way in engines.COMBINATIONS if way.engine.status == "iptables"]
     assert len(jobs.tables("6.1", "iptables", jobs.Extent.ALL)) == len(ways) * len(test_cases_lab.CASES)

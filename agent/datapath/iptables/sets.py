@@ -25,11 +25,10 @@ from agent.model import net
 
 SUBSYSTEM = 6
 PROTOCOL = 6
-CREATE, DESTROY, FLUSH, SWAP, LIST, ADD, DEL = 2, 3, 4, 6, 7, 9, 10
+CREATE, DESTROY, FLUSH, LIST, ADD, DEL = 2, 3, 4, 7, 9, 10
 """enum ipset_cmd."""
 ATTR_PROTOCOL, ATTR_SETNAME, ATTR_TYPENAME, ATTR_REVISION, ATTR_FAMILY, ATTR_FLAGS, ATTR_DATA, ATTR_ADT = range(1, 9)
 ATTR_LINENO = 9
-ATTR_SETNAME2 = ATTR_TYPENAME
 ATTR_IP, ATTR_CIDR, ATTR_PORT, ATTR_PROTO, ATTR_CADT_FLAGS, ATTR_IFACE = 1, 3, 4, 7, 8, 23
 ATTR_HASHSIZE, ATTR_MAXELEM, ATTR_ELEMENTS, ATTR_REFERENCES = 18, 19, 24, 25
 FLAG_LIST_HEADER = 1 << 2
@@ -152,11 +151,6 @@ class Sets:
     def flush(self, name: str) -> None:
         """Empty a set. Raises ApplyFailed."""
         self._one(FLUSH, _protocol(name), f"emptying the set {name}")
-
-    def swap(self, name: str, other: str) -> None:
-        """Exchange two sets of one type under the rules that name them. Raises ApplyFailed."""
-        body = _protocol(name) + netlink.attribute(ATTR_SETNAME2, other.encode() + b"\0")
-        self._one(SWAP, body, f"swapping the sets {name} and {other}")
 
     def destroy(self, name: str) -> bool:
         """Remove a set; False: a rule still refers to it. One that is not there is no error. Raises ApplyFailed."""

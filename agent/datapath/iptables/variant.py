@@ -34,13 +34,8 @@ class Choice:
     why: str
 
 
-def detect() -> Variant:
-    """Return the variant this node uses. Raises NotSupported without any."""
-    return choose().variant
-
-
 def choose() -> Choice:
-    """Return it with the reason. Raises NotSupported without iptables."""
+    """Return the variant this node uses, and why. Raises NotSupported without iptables."""
     installed = [variant for variant in Variant if is_installed(variant)]
     if not installed:
         raise errors.NotSupported(feature="iptables-restore", needs="the package iptables")
