@@ -35,6 +35,11 @@ MIN_INTERVAL_S = 0.001
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 30.0
 REPAIR_INTERVAL_S = 1.0
+REPAIR_REST = 4.0
+"""Looking for what to repair rests at least so many times as long as the last look took: where iptables is slow, its
+lock and the processor are for others too."""
+REPAIR_REST_MOST_S = 4.0
+"""But no longer than this: a look may have waited for the lock."""
 JITTER = 0.25
 """A retry comes up to this share earlier or later, so that the agents of a cluster do not march in step."""
 
@@ -184,8 +189,10 @@ class Reconciler:
     async def _repair(self, worker: concurrent.futures.Executor) -> None:
         """Have the datapath undo what others did; a repair that fails leaves the next one to try again."""
         await self.reached(0)
+        took_s = 0.0
         while True:
-            await asyncio.sleep(REPAIR_INTERVAL_S)
+            await asyncio.sleep(rest_s(took_s))
+            begun_ns = self._clock.monotonic_ns()
             try:
                 repaired = await self._work(worker, self._datapath.repair)
             except (errors.NodewallError, OSError) as error:
@@ -193,6 +200,8 @@ class Reconciler:
                     self._log.error("repair failed", error=str(error))
                 self.repairs = dataclasses.replace(self.repairs, error=str(error))
                 continue
+            finally:
+                took_s = (self._clock.monotonic_ns() - begun_ns) / 1e9
             for what in repaired:
                 self._log.warning("repaired what others changed", what=what)
             self._count(repaired)
@@ -298,6 +307,11 @@ class Reconciler:
                 written=applied.written,
                 took_ms=round(took_ms, 1),
             )
+
+
+def rest_s(took_s: float) -> float:
+    """Return how long to wait before the next look for what to repair, after one that took `took_s`."""
+    return max(REPAIR_INTERVAL_S, min(REPAIR_REST_MOST_S, REPAIR_REST * took_s))
 
 
 def retry_delay_s(failures: int, chance: float) -> float:

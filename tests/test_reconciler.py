@@ -290,3 +290,8 @@ def test_a_repair_that_fails_is_published_until_one_succeeds(monkeypatch: pytest
 def test_retries_come_later_and_later_within_a_bound_and_not_in_step(failures: int, least: float, most: float) -> None:
     assert reconciler.retry_delay_s(failures, 0.0) == pytest.approx(least)
     assert reconciler.retry_delay_s(failures, 1.0) == pytest.approx(most)
+
+
+@pytest.mark.parametrize(("took_s", "rest_s"), [(0.0, 1.0), (0.25, 1.0), (0.5, 2.0), (3.0, 4.0)])
+def test_a_slow_look_for_repairs_is_followed_by_a_longer_rest(took_s: float, rest_s: float) -> None:
+    assert reconciler.rest_s(took_s) == rest_s
