@@ -17,6 +17,9 @@ BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
 BPF_CLANG ?= clang
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
 
+# Most of a test's time is waiting. One process: make test PARALLEL=
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
+
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
 
@@ -78,17 +81,17 @@ imports: setup
 	@$(PHASE) "import directions" $(BIN)/lint-imports --no-cache
 
 unit: setup
-	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q -m "not root and not slow" $(PYTEST_ARGS)
+	@$(PHASE) "unit tests" $(BIN)/python -m pytest -q $(PARALLEL) -m "not root and not slow" $(PYTEST_ARGS)
 
 preflight:
 	@scripts/preflight
 
 kernel: setup preflight
-	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q $(PARALLEL) -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
 
 # Every test on every engine and topology: more than an hour.
 test-matrix: setup preflight
-	@$(PHASE) --show "every engine and topology" $(BIN)/python -m pytest -q -m "root or slow" --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "every engine and topology" $(BIN)/python -m pytest -q $(PARALLEL) -m "root or slow" --durations=10 $(PYTEST_ARGS)
 
 test: check kernel
 
@@ -104,9 +107,14 @@ test-kube: setup
 image:
 	@$(PHASE) --show "image" scripts/cluster-image build/nodewall.tar
 
+# COMBINATION=all is every way of networking, translating Services and enforcing, one after the other.
+COMBINATION ?= ptp-iptables-nfbpf
 test-cluster: setup image
-	@NODEWALL_TEST_CLUSTER=1 NODEWALL_IMAGE=$(CURDIR)/build/nodewall.tar \
-		$(BIN)/python -m pytest -q -s -m cluster tests/cluster --durations=10 $(PYTEST_ARGS)
+	@for each in $(if $(filter all,$(COMBINATION)),$$($(BIN)/python -m tests.cluster.combinations),$(COMBINATION)); do \
+		echo "$$each:"; \
+		NODEWALL_TEST_CLUSTER=1 NODEWALL_CLUSTER_COMBINATION=$$each NODEWALL_IMAGE=$(CURDIR)/build/nodewall.tar \
+			$(BIN)/python -m pytest -q -s -m cluster tests/cluster --durations=10 $(ARGS) || exit; \
+	done
 
 # The same where kind and Docker are. Untried.
 kind:

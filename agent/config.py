@@ -26,6 +26,7 @@ HEALTH_ADDRESS = "127.0.0.1:9879"
 """Reached by kubelet, which shares the node's network with the agent, and by nobody outside."""
 METRICS_ADDRESS = "127.0.0.1:9880"
 NOWHERE = "none"
+CRI_SOCKETS = (pathlib.Path("/run/containerd/containerd.sock"), pathlib.Path("/run/crio/crio.sock"))
 KUBERNETES = "kubernetes"
 """What `--source` takes for the API server; a directory of that name is written `./kubernetes`."""
 
@@ -70,8 +71,11 @@ class Config:
     """The API server; None: a directory of manifests, or nothing, to uninstall."""
     bpffs: pathlib.Path
     cgroup_root: pathlib.Path | None
-    """None: where the machine has cgroup v2, if an engine wants it."""
+    """Where cgroup v2 is, or is mounted below; None: anywhere, if an engine wants it."""
     cni_results: pathlib.Path
+    netns_dir: pathlib.Path
+    cri_socket: pathlib.Path | None
+    """None: no runtime is asked."""
     deny_mode: endpoint.DenyMode
     hold_mode: endpoint.HoldMode
     engine: engines.Engine
@@ -114,6 +118,8 @@ def parse(arguments: Sequence[str]) -> Config:
         bpffs=given.bpffs,
         cgroup_root=given.cgroup_root,
         cni_results=given.cni_results,
+        netns_dir=given.netns_dir,
+        cri_socket=_cri_socket(given.cri_socket) if command is Command.RUN else None,
         deny_mode=endpoint.DenyMode(given.deny_mode),
         hold_mode=endpoint.HoldMode(given.hold),
         engine=engines.Engine(given.engine),
@@ -153,6 +159,19 @@ def _listen(flag: str, text: str) -> Listen | None:
         remedy = f"write ADDRESS:PORT, such as {HEALTH_ADDRESS} or [::1]:9879 (port 1 to {net.PORT_MAX}), or {NOWHERE}"
         raise errors.InvalidInput(field=flag, value=text, remedy=remedy)
     return Listen(address, number)
+
+
+def _cri_socket(text: str) -> pathlib.Path | None:
+    """Read a path or none; unless told, find the first of the known ones that is there."""
+    if text == NOWHERE:
+        return None
+    if not text:
+        return next((path for path in CRI_SOCKETS if path.is_socket()), None)
+    path = pathlib.Path(text)
+    if not path.is_absolute():
+        remedy = f"write an absolute path, such as {CRI_SOCKETS[0]}, or {NOWHERE}"
+        raise errors.InvalidInput(field="--cri-socket", value=text, remedy=remedy)
+    return path
 
 
 def _directory(text: str) -> pathlib.Path:
@@ -212,11 +231,16 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         _add_source(parser)
     paths = {
         "--bpffs": (pathlib.Path("/sys/fs/bpf"), "bpffs that holds the pins"),
-        "--cgroup-root": (None, "cgroup v2 directory above all pods of this node; the machine's mount unless told"),
+        "--cgroup-root": (None, "cgroup v2 above all pods of this node, or what it is mounted below; / unless told"),
         "--cni-results": (pathlib.Path("/var/lib/cni/results"), "CNI result cache: where pods are learned from"),
+        "--netns-dir": (pathlib.Path("/run/netns"), "where the runtime binds network namespaces of pods"),
     }
     for flag, (default, text) in paths.items():
         parser.add_argument(flag, type=pathlib.Path, default=default, metavar="DIR", help=text)
+    if run:
+        known = " or ".join(map(str, CRI_SOCKETS))
+        help_ = f"container runtime that cross-checks the CNI result cache; {known} unless told, if there"
+        parser.add_argument("--cri-socket", default="", metavar=f"PATH|{NOWHERE}", help=help_)
     choices = {
         "--deny-mode": (endpoint.DenyMode, endpoint.DenyMode.REJECT, "how a denial shows to the application"),
         "--hold": (endpoint.HoldMode, endpoint.HoldMode.AUTO, "what happens to pods not programmed yet"),

@@ -1,7 +1,7 @@
 """The agent: everything that runs on a node, built in one place.
 
     manifests | API server ──Update──> Reconciler ──DesiredState──> Datapath ──> kernel
-    CNI cache ──> SandboxWatch ──Reading──────^   │ staged, enforced                     │ ring
+    CNI cache, /run/netns ──> SandboxWatch ───^   │ staged, enforced                     │ ring
                                                   v                                      v
     agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
                                                   └──> DenialLog ──> log
@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import functools
 import gc
 import os
+import pathlib
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
@@ -27,11 +28,12 @@ from importlib import metadata
 
 from agent import clock as clock_
 from agent import config as config_
-from agent import errors, health, inputs, logs, pages, reconciler, telemetry
+from agent import errors, health, inputs, lock, logs, pages, reconciler, telemetry
 from agent.datapath import engines
 from agent.metrics import registry
 from agent.model import endpoint, verdict
 from agent.node import sandboxes
+from agent.node.cri import runtime as runtime_
 from agent.observer import denials, history, observer, stream
 from agent.rpc import agent_server, describe, service
 from agent.sources import inotify, manifests
@@ -49,7 +51,7 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     logs.configure(config.log_level, sys.stderr)
     try:
-        with locked(config):
+        with lock.held(config.state_dir, config.lock):
             if config.command is config_.Command.UNINSTALL:
                 uninstall(config)
             else:
@@ -71,8 +73,10 @@ async def run(config: config_.Config) -> None:
     with contextlib.closing(datapath):
         variant = {"iptables": report.variant} if report.variant else {}
         log.info("started", node=config.node, mode=report.mode, **variant, pid=os.getpid(), source=described())
-        for reason in report.reasons:
+        for reason in (*report.reasons, *report.unproved):
             log.warning("engine", reason=reason)
+        for how in report.proved:
+            log.info("proved", what=how)
         past, verdicts = history.History(), stream.Stream(clock=clock)
         metrics = registry.Registry()
         loop = reconciler.Reconciler(
@@ -110,6 +114,7 @@ async def run(config: config_.Config) -> None:
             cluster=cluster.source if cluster else None,
             teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
         )
+        runtime = runtime_.RuntimeWatch(config.cri_socket, clock=clock) if config.cri_socket else None
         description = describe.Description(
             node=config.node,
             version=version(),
@@ -119,14 +124,22 @@ async def run(config: config_.Config) -> None:
             source=described,
             started_unix_ns=clock.unix_ns(),
             loop=loop,
-            counters=functools.partial(_counters, functools.partial(chosen.counters, events), loop, verdicts, watcher),
+            counters=functools.partial(
+                _counters, functools.partial(chosen.counters, events), loop, verdicts, watcher, runtime
+            ),
             not_ready=told.not_ready,
         )
         api = service.AgentService(node=description, stream=verdicts)
         with inotify.Inotify(concerns=lambda _name: True) as changes:
             source = cluster.source if cluster else inputs.directory(config)
-            pods = sandboxes.SandboxWatch(config.cni_results, changes=changes)
-            async with agent_server.serving(api, config.socket), answering(config, told, metrics):
+            pods = sandboxes.SandboxWatch(
+                config.cni_results, changes=changes, clock=clock, netns_dir=config.netns_dir, runtime=runtime
+            )
+            async with (
+                asking(runtime, pods),
+                agent_server.serving(api, config.socket),
+                answering(config, told, metrics),
+            ):
                 tasks = {
                     "reconciler": loop.run(),
                     "source": inputs.follow(source, loop),
@@ -177,14 +190,44 @@ async def follow_sandboxes(pods: sandboxes.SandboxWatch, loop: reconciler.Reconc
     """Hand every change of this node's pods to the reconciler, and log who came and went."""
     log = logs.logger("sandboxes")
     before: frozenset[endpoint.Sandbox] = frozenset()
+    missing: frozenset[pathlib.Path] = frozenset()
     async for reading in pods.watch():
         loop.set_sandboxes(reading.sandboxes, reading.problems)
-        now = frozenset(reading.sandboxes)
+        now = frozenset(one for one in reading.sandboxes if one.attached)
         for change, which in (("pod gone", before - now), ("pod found", now - before)):
             for one in which:
                 addresses = ",".join(str(address) for address in one.addresses)
                 log.info(change, pod=f"{one.namespace}/{one.pod}", addresses=addresses, netns_cookie=one.netns_cookie)
-        before = now
+        for one in reading.sandboxes:
+            if not one.identified:
+                log.debug("network namespace of nobody yet", netns=one.pod, netns_cookie=one.netns_cookie)
+        for directory in reading.missing - missing:
+            log.info("not there yet, so not watched", directory=str(directory))
+        before, missing = now, missing | reading.missing
+
+
+@contextlib.asynccontextmanager
+async def asking(runtime: runtime_.RuntimeWatch | None, pods: sandboxes.SandboxWatch) -> AsyncGenerator[None, None]:
+    """Ask the container runtime inside the context, if there is one; log when it ceases to answer and answers again."""
+    if runtime is None:
+        yield
+        return
+    log = logs.logger("runtime")
+    silent = False
+
+    def changed() -> None:
+        nonlocal silent
+        error = runtime.state.error
+        if error and not silent:
+            log.warning("not answering; pods are known by the CNI result cache alone", error=error)
+        elif silent and not error:
+            log.info("answering again")
+        silent = bool(error)
+        pods.kick()
+
+    loop = asyncio.get_running_loop()
+    with runtime.running(lambda: loop.call_soon_threadsafe(changed)):
+        yield
 
 
 async def observe(watcher: observer.Observer, loop: reconciler.Reconciler) -> None:
@@ -214,39 +257,18 @@ async def give_back_memory(loop: reconciler.Reconciler) -> None:
 def read_again(source: inputs.Source, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:
     """Read every input afresh, whatever inotify says; after SIGHUP. What the API server says is always fresh."""
     logs.logger("agent").info("reading every input again")
-    reading = pods.read()
-    loop.set_sandboxes(reading.sandboxes, reading.problems)
+    pods.insist()
     if isinstance(source, manifests.ManifestSource):
         loop.set_source(source.read())
 
 
 def uninstall(config: config_.Config) -> None:
-    """Remove every trace of this node's agent from the kernel; the manifests and the CNI cache are not its."""
+    """Remove every trace of this node's agent; the manifests and the CNI cache are not its. The lock goes last."""
     engines.uninstall(config.engine, config.home)
-    config.socket.unlink(missing_ok=True)
+    shutil.rmtree(config.state_dir / manifests.COPIES, ignore_errors=True)
+    for file in (config.socket, config.lock):
+        file.unlink(missing_ok=True)
     print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
-
-
-@contextlib.contextmanager
-def locked(config: config_.Config) -> Iterator[None]:
-    """Hold the state directory; raises InvalidInput if another agent does, or if it cannot be made."""
-    try:
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(config.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        remedy = f"the agent must be able to write there ({error.strerror}); run as root"
-        raise errors.InvalidInput(field="--state-dir", value=str(config.state_dir), remedy=remedy) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
-        yield
-    except BlockingIOError as error:
-        holder = os.pread(file, 32, 0).decode(errors="replace").strip()
-        remedy = f"the agent with process id {holder or 'unknown'} runs there: stop it, or choose another directory"
-        raise errors.InvalidInput(field="--state-dir", value=str(config.state_dir), remedy=remedy) from error
-    finally:
-        os.close(file)
 
 
 def version() -> str:
@@ -262,8 +284,10 @@ def _counters(
     loop: reconciler.Reconciler,
     verdicts: stream.Stream,
     watcher: observer.Observer | None,
+    runtime: runtime_.RuntimeWatch | None,
 ) -> Mapping[str, int]:
     return {
+        **({"runtime_unanswered": runtime.state.failures} if runtime is not None else {}),
         **counted(),
         "repaired": loop.repairs.count,
         "verdicts_seen": verdicts.published,

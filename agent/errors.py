@@ -8,7 +8,8 @@
     │   ├── ProgramRejected   the verifier or the compiler refused a program; keeps the whole log
     │   ├── MapFull           a generation does not fit; nothing was flipped
     │   └── ApplyFailed       a write failed after its retries; the old generation stays
-    ├── Unreachable           no agent answers on its socket
+    ├── InvalidAnswer         what a container runtime answered cannot be read
+    ├── Unreachable           nobody answers on a socket
     └── LabError              the lab could not build or take down something
 
 Operands stay attributes, so that callers print them their own way.
@@ -74,6 +75,16 @@ class MapFull(DatapathError):  # noqa: N818 - see InvalidInput
 
 class ApplyFailed(DatapathError):  # noqa: N818 - see InvalidInput
     """A kernel write failed after its retries; the old generation stays in force."""
+
+
+class InvalidAnswer(NodewallError):  # noqa: N818 - see InvalidInput
+    """An answer cannot be read; nothing of it is used."""
+
+    def __init__(self, *, what: str, why: str) -> None:
+        """Say what was being read, and what is wrong with it."""
+        super().__init__(f"{what} cannot be read: {why}")
+        self.what = what
+        self.why = why
 
 
 class Unreachable(NodewallError):  # noqa: N818 - see InvalidInput

@@ -2,8 +2,9 @@
 
 `livez` fails where only a new process helps: the event loop stands still, or what was given to the worker thread never
 returns. `readyz` fails while this node does not enforce what this agent was told: an input that never came whole, an
-engine whose own things are gone, nothing enforced yet. An API server that went away fails neither: the last policy is
-in force, and an agent started anew would know less. Nor does a change that cannot be applied: status and metrics tell.
+engine that nobody saw deny, or whose own things are gone, nothing enforced yet. An API server that went away fails
+neither: the last policy is in force, and an agent started anew would know less. Nor does a change that cannot be
+applied: status and metrics tell.
 
 Pure, but for the heart, whose beats are counted by the event loop.
 """
@@ -44,7 +45,9 @@ class Condition:
     waiting_for: Sequence[str]
     """Inputs whose first whole list is not in."""
     engine: str
-    """What proved at its opening that it denies."""
+    """What enforces."""
+    unproved: Sequence[str]
+    """What of it could not be shown to deny when it was opened."""
     missing: Sequence[str]
     """What of the engine's own things is not there, or cannot be put right."""
     generation: int | None
@@ -82,11 +85,11 @@ def live(*, silent_s: float, busy_s: float, patience: Callable[[float], float] =
 
 def ready(now: Condition) -> Checks:
     """Say whether this node enforces what the agent was told."""
-    waiting, missing = ", ".join(now.waiting_for), "; ".join(now.missing)
+    waiting, missing, unproved = ", ".join(now.waiting_for), "; ".join(now.missing), "; ".join(now.unproved)
     enforced = now.generation is not None
     return (
         Check(name="inputs", ok=not waiting, why=f"no first whole list of {waiting}" if waiting else ""),
-        Check(name="deny-probe", ok=True, why=f"passed at the start: {now.engine}"),
+        Check(name="deny-probe", ok=not unproved, why=unproved or f"passed at the start: {now.engine}"),
         Check(name="datapath", ok=not missing, why=missing),
         Check(
             name="enforced",

@@ -77,6 +77,7 @@ class Telemetry:
             health.Condition(
                 waiting_for=tuple(self._waiting_for()),
                 engine=self.report.mode,
+                unproved=self.report.unproved,
                 missing=(*self.datapath.missing(), *([repairs.error] if repairs.error else [])),
                 generation=now.generation if now is not None else None,
             )

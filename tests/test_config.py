@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
+import socket
 
 import pytest
 
@@ -28,6 +29,7 @@ def test_flags_have_the_documented_defaults(tmp_path: pathlib.Path) -> None:
     assert parsed.hold_mode is endpoint.HoldMode.AUTO
     assert parsed.bpffs == pathlib.Path("/sys/fs/bpf")
     assert parsed.cni_results == pathlib.Path("/var/lib/cni/results")
+    assert parsed.netns_dir == pathlib.Path("/run/netns")
     assert parsed.socket == tmp_path / "state" / "agent.sock"
 
 
@@ -51,6 +53,22 @@ def test_every_engine_is_named_in_the_help_and_taken(
     with pytest.raises(SystemExit):
         config.parse(["--help"])
     assert "auto|nfbpf|socket+iptables|iptables" in capsys.readouterr().out
+
+
+def test_the_runtime_is_the_first_that_is_there_the_one_told_or_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, absent = tmp_path / "crio.sock", tmp_path / "containerd.sock"
+    monkeypatch.setattr(config, "CRI_SOCKETS", (absent, there))
+    assert config.parse(arguments(tmp_path)).cri_socket is None
+    with socket.socket(socket.AF_UNIX) as runtime:
+        runtime.bind(str(there))
+        assert config.parse(arguments(tmp_path)).cri_socket == there
+        assert config.parse(arguments(tmp_path, "--cri-socket", "none")).cri_socket is None
+    assert config.parse(arguments(tmp_path, "--cri-socket", str(absent))).cri_socket == absent
+    assert config.parse(arguments(tmp_path, "--netns-dir", "/n")).netns_dir == pathlib.Path("/n")
+    with pytest.raises(errors.InvalidInput, match="--cri-socket"):
+        config.parse(arguments(tmp_path, "--cri-socket", "unix:///run/x.sock"))
 
 
 def test_where_engines_have_their_things_follows_from_the_flags(tmp_path: pathlib.Path) -> None:

@@ -40,6 +40,7 @@ class Agent:
     """Agents on one state directory, with the datapath that enforces nothing."""
 
     directory: pathlib.Path
+    runtime: pathlib.Path | None = None
     running: list[subprocess.Popen[str]] = dataclasses.field(default_factory=list)
 
     @property
@@ -53,6 +54,7 @@ class Agent:
     def start(self, *more: str) -> subprocess.Popen[str]:
         flags = {"--node": "n1", "--source": self.manifests, "--state-dir": self.directory / "state"}
         flags |= {"--cni-results": self.directory / "cni", "--engine": "memory"}
+        flags |= {"--netns-dir": self.directory / "netns", "--cri-socket": self.runtime or "none"}
         flags |= {"--health-address": "none", "--metrics-address": "none"}  # agents of other tests run beside this one
         command = [sys.executable, "-m", "agent.daemon", *(str(word) for pair in flags.items() for word in pair), *more]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -78,7 +80,7 @@ class Agent:
 @pytest.fixture
 def agent(tmp_path: pathlib.Path) -> Iterator[Agent]:
     made = Agent(tmp_path)
-    for directory in (made.manifests, tmp_path / "cni"):
+    for directory in (made.manifests, tmp_path / "cni", tmp_path / "netns"):
         directory.mkdir()
     (made.manifests / "all.yaml").write_text(MANIFEST)
     yield made
@@ -145,6 +147,24 @@ def test_a_changed_manifest_is_enforced_and_a_broken_one_takes_nothing_out_of_fo
     assert any("more.yaml" in str(problem.ref) for problem in third.problems)
 
 
+def test_a_runtime_that_does_not_answer_is_told_once_and_changes_nothing(agent: Agent) -> None:
+    agent.runtime = agent.directory / "cri.sock"
+    process = agent.start()
+    agent.reached()
+    deadline = time.monotonic() + WAIT_S
+    with client.AgentClient(agent.socket) as asking:
+        while asking.status().counters.get("runtime_unanswered", 0) <= 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert asking.status().problems == ()
+    process.send_signal(signal.SIGTERM)
+    code, log = ended(process)
+    lines = [json.loads(line) for line in log.splitlines()]
+    told = [line["error"] for line in lines if line["event"].startswith("not answering")]
+    assert (code, len(told)) == (0, 1)
+    assert "cri.sock" in told[0]
+
+
 def test_sighup_reads_every_input_again(agent: Agent) -> None:
     process = agent.start()
     first = agent.reached()
@@ -193,11 +213,16 @@ def test_uninstall_can_be_repeated_and_is_refused_while_an_agent_runs(agent: Age
     command = [sys.executable, "-m", "agent.daemon", *flags]
     for _ in range(2):
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+        assert not list((agent.directory / "state").iterdir()), "nor is the lock left"
     agent.start()
     agent.reached()
     refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "stop it" in refused.stderr
+    agent.running[-1].kill()
+    agent.running[-1].wait()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert not list((agent.directory / "state").iterdir()), "nor a killed agent's socket and copies"
 
 
 @pytest.mark.root

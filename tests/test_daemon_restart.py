@@ -131,8 +131,9 @@ def test_killed_while_it_writes_an_agent_leaves_old_or_new_and_the_next_one_conv
         node.start()
         assert node.reached().policies == 2
         assert not node.connects()
+    last = node.reached()
     policy.unlink()
-    assert node.reached(last=node.reached()).policies == 1
+    assert node.reached(last=last).policies == 1
     assert not node.connects()
 
 

@@ -8,11 +8,11 @@ import contextlib
 from agent import health
 from tests.support import agents
 
-READY = health.Condition(waiting_for=(), engine="socket+nfbpf", missing=(), generation=3)
+READY = health.Condition(waiting_for=(), engine="socket+nfbpf", unproved=(), missing=(), generation=3)
 
 
 def changed(**more: object) -> health.Condition:
-    fields = {name: getattr(READY, name) for name in ("waiting_for", "engine", "missing", "generation")}
+    fields = {name: getattr(READY, name) for name in ("waiting_for", "engine", "unproved", "missing", "generation")}
     return health.Condition(**(fields | more))
 
 
@@ -38,6 +38,9 @@ def test_each_thing_that_lacks_is_named() -> None:
         "inputs: no first whole list of pods, nodes",
     )
     assert health.failed(health.ready(changed(missing=("the pin /x is gone",)))) == ("datapath: the pin /x is gone",)
+    assert health.failed(health.ready(changed(unproved=("x is not proved", "nor y")))) == (
+        "deny-probe: x is not proved; nor y",
+    )
     assert health.failed(health.ready(changed(generation=None))) == ("enforced: no policy applied by this agent yet",)
     assert not health.failed(health.ready(changed(generation=0)))
 

@@ -75,6 +75,8 @@ def lines(now: views.Status, *, unix_ns: int) -> Iterator[tuple[str, str]]:
     yield "engine", f"{now.mode}{iptables}, denied is answered by {now.deny_mode}, hold {now.hold_mode}"
     for reason in now.mode_reasons:
         yield "", escape(reason)
+    for number, how in enumerate(now.proved):
+        yield "proved" if not number else "", escape(how)
     yield "source", f"{escape(now.source)}, changed {_ago(unix_ns, now.source_changed_unix_ns)} ago"
     enforced = f"enforced for {_ago(unix_ns, now.enforced_unix_ns)}" if now.enforced_revision else "nothing yet"
     yield "policy", f"revision {now.enforced_revision}, generation {now.generation}, {enforced}"

@@ -34,6 +34,10 @@ class EngineReport:
     """`socket+nfbpf`, `socket+iptables`, `iptables`, `memory`."""
     reasons: tuple[str, ...] = ()
     """Why no better mode runs, and what does not hold here; one line each."""
+    proved: tuple[str, ...] = ()
+    """What was shown to hold when the engine was opened: `by function`, or by its links alone; one line each."""
+    unproved: tuple[str, ...] = ()
+    """What could not be shown, without having been shown not to hold; one line each. Such an agent is not ready."""
     variant: str = ""
     """Which iptables is used, `legacy` or `nft`; empty where none is."""
 

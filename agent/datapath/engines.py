@@ -66,7 +66,7 @@ class Home:
     node: str
     bpffs: pathlib.Path
     cgroup_root: pathlib.Path | None
-    """None: where the machine has cgroup v2, if it has."""
+    """Where cgroup v2 is, or is mounted below; None: anywhere, if the machine has it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

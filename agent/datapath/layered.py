@@ -46,7 +46,11 @@ class LayeredDatapath(base.Datapath):
             socket = self._socket.open()
             undo.pop_all()
         return dataclasses.replace(
-            packet, mode=f"{socket.mode}+{packet.mode}", reasons=(*socket.reasons, *packet.reasons)
+            packet,
+            mode=f"{socket.mode}+{packet.mode}",
+            reasons=(*socket.reasons, *packet.reasons),
+            proved=(*socket.proved, *packet.proved),
+            unproved=(*socket.unproved, *packet.unproved),
         )
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:

@@ -1,7 +1,8 @@
 """What the process must be allowed to do, asked before anything is touched.
 
-bpf(2) says EPERM and no more, after directories have been made, and iptables blames the kernel's version; here the
-missing capability has a name. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON (capabilities(7)), but for no other.
+bpf(2) says EPERM and no more, after directories have been made, BCC that it could not open a map, and iptables blames
+the kernel's version; here the missing capability has a name, and where a manifest gives it. CAP_SYS_ADMIN stands for
+CAP_BPF and CAP_PERFMON (capabilities(7)), but for no other.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def require(feature: str, needed: tuple[Capability, ...]) -> None:
     """Raise NotSupported naming the capabilities that `feature` needs and this process lacks."""
     lacking = missing(STATUS.read_text(encoding="ascii", errors="replace"), needed)
     if lacking:
-        needs = f"{', '.join(lacking)}: run as root, or give the container these capabilities"
+        field = f"add {', '.join(name.removeprefix('CAP_') for name in lacking)} to securityContext.capabilities.add"
+        needs = f"{', '.join(lacking)}: run as root, or {field} of the agent's container"
         raise errors.NotSupported(feature=feature, needs=needs)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pathlib
+from collections.abc import Iterator
 
 from agent import errors
 
@@ -24,19 +25,30 @@ def require_bpffs(path: pathlib.Path) -> None:
         raise errors.NotSupported(feature=f"bpffs at {path}", needs=f"`mount -t bpf bpf {path}` on the node")
 
 
-def require_cgroup2(path: pathlib.Path) -> None:
-    """Raise NotSupported unless `path` is a directory of a cgroup v2 hierarchy."""
-    if not path.is_dir() or _magic(path) != CGROUP2_MAGIC:
-        raise errors.NotSupported(feature=f"cgroup v2 at {path}", needs="a mounted cgroup v2 hierarchy (Linux 4.5)")
+def cgroup_root(given: pathlib.Path | None, mounts: pathlib.Path = MOUNTS) -> pathlib.Path:
+    """Return the cgroup v2 directory that is meant by `given`: itself, else what is mounted at the top below it.
+
+    Hybrid systems have version 1 there and version 2 one level deeper; in a container the node's tree is wherever it
+    was mounted, next to the container's own. None: what is mounted at the top of the machine. Raises NotSupported
+    naming what was looked for where.
+    """
+    if given is not None and given.is_dir() and _magic(given) == CGROUP2_MAGIC:
+        return given
+    top = (given or pathlib.Path("/")).absolute()
+    found = [path for path in _mounts_of("cgroup2", mounts) if path.is_relative_to(top)]
+    if found:
+        return min(found, key=lambda path: len(path.parts))
+    raise errors.NotSupported(
+        feature=f"cgroup v2 at or below {top} (no file system of type cgroup2 in {mounts})",
+        needs="the node's cgroup v2 hierarchy there (Linux 4.5; in a container, a mount of the node's /sys/fs/cgroup)",
+    )
 
 
-def cgroup2_mount(mounts: pathlib.Path = MOUNTS) -> pathlib.Path:
-    """Return where cgroup v2 is mounted: hybrid systems have it below /sys/fs/cgroup. Raises NotSupported."""
+def _mounts_of(kind: str, mounts: pathlib.Path) -> Iterator[pathlib.Path]:
     for line in mounts.read_text().splitlines():
-        _, directory, kind, *_ = line.split(" ")
-        if kind == "cgroup2":
-            return pathlib.Path(directory.encode().decode("unicode_escape"))
-    raise errors.NotSupported(feature="cgroup v2", needs="a mounted cgroup v2 hierarchy (Linux 4.5)")
+        _, directory, found, *_ = line.split(" ")
+        if found == kind:
+            yield pathlib.Path(directory.encode().decode("unicode_escape"))
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:

@@ -61,6 +61,8 @@ def flags(node: str, paths: rundir.RunDirectory, engine: str, iptables: str = "a
         "--bpffs": paths.bpffs,
         "--cgroup-root": paths.node_cgroup(node),
         "--cni-results": paths.cni_results(node),
+        "--netns-dir": paths.pod_namespaces(node),
+        "--cri-socket": "none",
         "--engine": engine,
         "--iptables": iptables,
     }

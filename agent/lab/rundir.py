@@ -71,7 +71,11 @@ class RunDirectory:
 
     def pod_netns(self, node: str, container: str) -> pathlib.Path:
         """Return a pod's network namespace, named as CNI plugins are given it."""
-        return self.node(node) / "netns" / f"cni-{container[:32]}"
+        return self.pod_namespaces(node) / f"cni-{container[:32]}"
+
+    def pod_namespaces(self, node: str) -> pathlib.Path:
+        """Return the directory of a node's pods' network namespaces."""
+        return self.node(node) / "netns"
 
     def host_netns(self, name: str) -> pathlib.Path:
         """Return the network namespace of a host outside the cluster."""

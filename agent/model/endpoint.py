@@ -35,7 +35,9 @@ class Sandbox:
     """A pod's network namespace on this node, as the CNI result cache and the kernel show it."""
 
     namespace: str
+    """"" where nobody has said yet whose network namespace it is."""
     pod: str
+    """Its network namespace's name where nobody has said yet whose it is."""
     uid: str
     netns_cookie: int
     """u64, SO_NETNS_COOKIE of the pod's network namespace; 0 where the kernel does not tell it."""
@@ -44,6 +46,13 @@ class Sandbox:
     ingress_ifindex: int
     """The interface PRE_ROUTING sees: the veth, or the bridge it hangs on; 0 where unknown."""
     addresses: tuple[net.Address, ...] = ()
+    attached: bool = True
+    """False before CNI has said which addresses it has, and after CNI has taken them back."""
+
+    @property
+    def identified(self) -> bool:
+        """Whether it is known whose it is."""
+        return bool(self.namespace)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

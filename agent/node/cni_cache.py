@@ -18,7 +18,7 @@ from agent.model import net, resources
 
 KIND = "cniCacheV1"
 LOOPBACK = "lo"
-"""Runtimes add every pod to a loopback network first; its file knows no address."""
+"""Runtimes add every pod to a loopback network first: that file says whose namespace it is, long before addresses."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +29,20 @@ class Attachment:
     pod: str
     uid: str
     """"" where the runtime does not tell it."""
+    container: str
+    """The sandbox's id at the runtime; "" where it is not told."""
     interface: str
-    """Inside the pod: `eth0`."""
+    """Inside the pod: `eth0`, or `lo`."""
     netns: pathlib.Path
     host_interfaces: tuple[str, ...]
     """In the node's network namespace: the veth, with the bridge CNI the bridge too."""
     addresses: tuple[net.Address, ...]
+    """None of a loopback: those are everybody's."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only the pod's identity is known from this."""
+        return self.interface == LOOPBACK
 
 
 class _Interface(msgspec.Struct):
@@ -55,34 +63,38 @@ class _Result(msgspec.Struct, rename="camel"):
 class _File(msgspec.Struct, rename="camel"):
     kind: str
     if_name: str
+    container_id: str = ""
     netns: str = ""
     cni_args: list[tuple[str, str]] | None = None
     result: _Result | None = None
 
 
 def decode(content: bytes, *, name: str) -> Attachment | resources.Problem | None:
-    """Decode the cache file called `name`; None for what is no pod's interface (loopback, other users of CNI)."""
+    """Decode the cache file called `name`; None for what is no pod's interface (other users of CNI)."""
     try:
         file = msgspec.json.decode(content, type=_File)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # the latter of what is nested too deep to be passed over
         return _problem(name, "", f"not a CNI cache file: {error}; its pod is unknown to the agent")
     if file.kind != KIND:
         return _problem(name, "kind", f"{file.kind!r} is not known; its pod is unknown to the agent")
     arguments = dict(file.cni_args or ())
     namespace, pod = arguments.get("K8S_POD_NAMESPACE", ""), arguments.get("K8S_POD_NAME", "")
-    if file.if_name == LOOPBACK or not namespace or not pod:
+    if not namespace or not pod:
         return None
+    loopback = file.if_name == LOOPBACK
     netns = file.netns or _sandbox(file)
     if not netns.startswith("/") or file.result is None:
-        return _problem(name, "netns", "neither network namespace nor result; the pod is unknown to the agent")
+        reason = "neither network namespace nor result; the pod is unknown to the agent"
+        return None if loopback else _problem(name, "netns", reason)  # a pod has one more file than its loopback's
     try:
-        addresses = _addresses(file.result)
+        addresses = () if loopback else _addresses(file.result)
     except ValueError as error:
         return _problem(name, "result.ips", f"{error}; the pod is unknown to the agent")
     return Attachment(
         namespace=namespace,
         pod=pod,
         uid=arguments.get("K8S_POD_UID", ""),
+        container=file.container_id,
         interface=file.if_name,
         netns=pathlib.Path(netns),
         host_interfaces=tuple(one.name for one in file.result.interfaces if not one.sandbox),

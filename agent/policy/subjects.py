@@ -2,7 +2,8 @@
 
 A sandbox is what the node sees, a pod what the cluster says; they meet by namespace, name and UID. The
 node is believed about addresses (the API's podIP is always too late) and the cluster about labels. A
-sandbox whose pod the snapshot does not have yet is held or passes by `endpoint.HoldMode` (rule A45);
+sandbox whose pod the snapshot does not have yet is held or passes by `endpoint.HoldMode` (rule A45), one of which
+nobody knows yet whose it is, is held unless no namespace at all has a policy that could be the one it is in;
 hostNetwork pods are never subjects (rule A26). A finished pod owns no address (rule A27), but what is left of
 its sandbox stays isolated as it was (rule A49): a pod may be called Failed before its processes have ended.
 """
@@ -120,11 +121,15 @@ def _join(
     if pod is not None and pod.host_network:
         return None
     known = pod is not None and pod.namespace in cluster.namespaces
-    addresses = sandbox.addresses or (pod.addresses if pod is not None else ())
+    somewhere = sandbox.namespace in guarded if sandbox.identified else bool(guarded)
+    held = not known and _holds(node.hold_mode, guarded=somewhere)
+    if not (sandbox.identified or held):
+        return None
+    addresses = sandbox.addresses or (pod.addresses if pod is not None and sandbox.attached else ())
     return Subject(
         sandbox=sandbox,
         pod=pod if known else None,
-        held=not known and _holds(node.hold_mode, guarded=sandbox.namespace in guarded),
+        held=held,
         addresses=tuple(dict.fromkeys(map(net.normalize, addresses))),
     )
 

@@ -35,6 +35,7 @@ def status_message(status: views.Status) -> pb.Status:
         **{name: getattr(status, name) for name in PLAIN_STATUS},
         mode_reasons=status.mode_reasons,
         not_ready=status.not_ready,
+        proved=status.proved,
         problems=[problem_message(problem) for problem in status.problems],
         counters=dict(status.counters),
     )
@@ -46,6 +47,7 @@ def status(message: pb.Status) -> views.Status:
         **{name: getattr(message, name) for name in PLAIN_STATUS},
         mode_reasons=tuple(message.mode_reasons),
         not_ready=tuple(message.not_ready),
+        proved=tuple(message.proved),
         problems=tuple(problem(one) for one in message.problems),
         counters=dict(message.counters),
     )

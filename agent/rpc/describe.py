@@ -135,6 +135,7 @@ class Description:
             version=self.version,
             mode=self.report.mode,
             mode_reasons=self.report.reasons,
+            proved=self.report.proved,
             deny_mode=self.deny_mode.value,
             hold_mode=self.hold_mode.value,
             synced=inputs.synced,

@@ -54,6 +54,8 @@ class Status:
     """Why what others changed is not put right; empty when nothing is wrong."""
     not_ready: tuple[str, ...] = ()
     """Each check of readiness that fails, and why; none: the agent is ready."""
+    proved: tuple[str, ...] = ()
+    """What was shown to hold at the start, by function or by its links alone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from agent import decode, errors, snapshot
 from agent.model import resources
 from agent.sources import documents, inotify, tree
 
+COPIES = "manifests"
+"""The directory of the last good copies, in the agent's state directory."""
 QUIET_S = 0.010
 """A change has settled after this long without another; it is part of the time a policy needs to hold."""
 SETTLE_LIMIT_S = 0.100
@@ -116,7 +118,7 @@ class ManifestSource:
     def __init__(self, *, directory: pathlib.Path, state_directory: pathlib.Path) -> None:
         """Read nothing yet; `state_directory` is the agent's own, copies go to `manifests/` in it."""
         self._directory = directory
-        self._copies = state_directory / "manifests"
+        self._copies = state_directory / COPIES
         self._good: dict[str, _Good] = {}
         self._digest: str | None = None
         self._retry_s: float | None = None

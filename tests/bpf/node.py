@@ -102,7 +102,7 @@ class Node:
 def running(*, pods: int = 2, bridge: bool = False) -> Iterator[Node]:
     """Make a node and live in it."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    cgroup = probe.cgroup2_mount() / f"nodewall-test-{os.getpid()}"
+    cgroup = probe.cgroup_root(None) / f"nodewall-test-{os.getpid()}"
     namespaces: list[int] = []
     cgroup.mkdir()
     try:

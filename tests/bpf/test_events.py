@@ -8,7 +8,7 @@ import select
 import pytest
 
 from agent import errors
-from agent.datapath.bpf import events, layout, selftest, syscalls
+from agent.datapath.bpf import events, layout, packet_proof, syscalls
 from tests.bpf import conftest, states
 
 pytestmark = pytest.mark.root
@@ -21,9 +21,9 @@ def test_a_flood_is_read_in_batches_and_what_did_not_fit_is_counted(rig: conftes
     rig.datapath.apply(states.pods(rig.node, egress={}))
     first, second = rig.node.pods
     before = rig.datapath.counters()
-    packet = selftest._packet4(first.address4, second.address4)
+    packet = packet_proof.packet4(first.address4, second.address4)
     with syscalls.owned(syscalls.open_pin(rig.datapath._program_directory() / "nw_forward4")) as program:
-        assert syscalls.program_test_run(program, packet, repeat=FLOOD).verdict == selftest.NF_DROP
+        assert syscalls.program_test_run(program, packet, repeat=FLOOD).verdict == packet_proof.NF_DROP
     batches = []
     while batch := rig.reader.read():
         batches.append(batch)
@@ -42,18 +42,18 @@ def test_the_descriptor_becomes_readable_with_the_first_event(rig: conftest.Rig)
     poll = select.poll()
     poll.register(rig.reader.fd, select.POLLIN)
     assert poll.poll(0) == []
-    packet = selftest._packet4(rig.node.pods[0].address4, rig.node.pods[1].address4)
+    packet = packet_proof.packet4(rig.node.pods[0].address4, rig.node.pods[1].address4)
     with syscalls.owned(syscalls.open_pin(rig.datapath._program_directory() / "nw_forward4")) as program:
         syscalls.program_test_run(program, packet)
     assert poll.poll(1000)
     (event,) = rig.reader.read()
-    assert event.destination_port == selftest.PORT
+    assert event.destination_port == packet_proof.PORT
     assert poll.poll(0) == []
 
 
 def test_what_happened_without_a_reader_is_read_by_the_next(rig: conftest.Rig) -> None:
     rig.datapath.apply(states.pods(rig.node, egress={}))
-    packet = selftest._packet4(rig.node.pods[0].address4, rig.node.pods[1].address4)
+    packet = packet_proof.packet4(rig.node.pods[0].address4, rig.node.pods[1].address4)
     with syscalls.owned(syscalls.open_pin(rig.datapath._program_directory() / "nw_forward4")) as program:
         syscalls.program_test_run(program, packet, repeat=3)
     following = events.EventReader(rig.datapath.events_path)

@@ -11,7 +11,7 @@ import pytest
 
 from agent import errors
 from agent.datapath.bpf import datapath as datapath_
-from agent.datapath.bpf import packet_loader, selftest, socket_loader, syscalls
+from agent.datapath.bpf import packet_loader, packet_proof, socket_loader, syscalls
 from tests.bpf import conftest, judge
 
 pytestmark = pytest.mark.root
@@ -54,10 +54,10 @@ def test_every_program_stays_in_its_verifier_budget(programs: pathlib.Path) -> N
 
 @pytest.mark.parametrize("name", ["nw_source4", "nw_forward4", "nw_local4"])
 def test_a_packet_costs_less_than_a_connection_would_notice(programs: pathlib.Path, name: str) -> None:
-    packet = selftest._packet4(selftest.PEER4, selftest.PEER4)
+    packet = packet_proof.packet4(packet_proof.PEER4, packet_proof.PEER4)
     with syscalls.owned(syscalls.open_pin(programs / name)) as program:
         run = syscalls.program_test_run(program, packet, repeat=TEST_RUNS)
-    assert run.verdict == selftest.NF_ACCEPT
+    assert run.verdict == packet_proof.NF_ACCEPT
     assert run.nanoseconds < SLOWEST_NANOSECONDS
 
 

@@ -153,6 +153,14 @@ def test_status_says_whether_the_agent_is_ready_and_why_not() -> None:
     assert "datapath: the pin /x\\x1b is gone" in dict(status.lines(bad, unix_ns=5))["ready"]
 
 
+def test_status_says_what_was_proved_and_how() -> None:
+    shown = [
+        *status.lines(views.Status(node="n", version="v", mode="m", proved=("by function: a", "b\x1b")), unix_ns=5)
+    ]
+    assert ("proved", "by function: a") in shown
+    assert ("", "b\\x1b") in shown
+
+
 def test_without_an_agent_there_is_one_line_and_exit_code_1(tmp_path: pathlib.Path) -> None:
     result = run("status", "--state-dir", str(tmp_path))
     assert result.exit_code == 1

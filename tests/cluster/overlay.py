@@ -1,6 +1,6 @@
 """What is applied to a cluster: what daemonset/ ships, with the components that its machine and an engine ask for.
 
-Written where the cluster keeps its files, because only the machine knows whether its control groups are hybrid.
+Written where the cluster keeps its files.
 """
 
 from __future__ import annotations
@@ -9,31 +9,26 @@ import json
 import os
 import pathlib
 
-from tests.cluster import cgroups, programs
+from tests.cluster import programs
 
 SHIPPED = programs.ROOT / "daemonset"
 NAMESPACE = "kube-system"
-HYBRID = "/host/cgroup/unified"
 AUTO = "auto"
 
 
-def write(directory: pathlib.Path, *, engine: str = AUTO) -> None:
-    """Write the kustomizations `agent` and `uninstall` below a directory."""
+def write(directory: pathlib.Path, *, engine: str = AUTO, hold: str = AUTO) -> None:
+    """Write the kustomizations `agent` and `uninstall` below a directory, with what differs from what is shipped."""
+    changed = {"ENGINE": engine, "HOLD": hold}
     components = []
-    if len(cgroups.hierarchies()) > 1:
-        components.append("hybrid-cgroup")
     if "iptables" in engine:
         components.append("iptables")
     _write(
         directory / "agent",
         resource="base",
         components=components,
-        settings=_settings("nodewall-agent", [] if engine == AUTO else [f"ENGINE={engine}"]),
+        settings=_settings("nodewall-agent", [f"{name}={value}" for name, value in changed.items() if value != AUTO]),
     )
-    places = [f"CGROUP_ROOT={HYBRID}"] if "hybrid-cgroup" in components else []
-    _write(
-        directory / "uninstall", resource="uninstall", components=[], settings=_settings("nodewall-uninstall", places)
-    )
+    _write(directory / "uninstall", resource="uninstall", components=[], settings=[])
 
 
 def _settings(name: str, literals: list[str]) -> list[dict[str, object]]:

@@ -31,7 +31,9 @@ class Layer(memory.MemoryDatapath):
 
     def open(self) -> base.EngineReport:
         self._called("open")
-        return base.EngineReport(mode=self.name, reasons=(f"a word of {self.name}",), variant=self.name[:1])
+        return base.EngineReport(
+            mode=self.name, reasons=(f"a word of {self.name}",), proved=(f"{self.name} denies",), variant=self.name[:1]
+        )
 
     def apply(self, desired: desired.DesiredState) -> base.Applied:
         assert desired is STATE
@@ -88,6 +90,7 @@ def test_both_are_opened_and_report_as_one_mode(pair: Pair) -> None:
     report = pair.both.open()
     assert report.mode == "socket+iptables"
     assert report.reasons == ("a word of socket", "a word of iptables")
+    assert report.proved == ("socket denies", "iptables denies")
     assert report.variant == "i"
 
 

@@ -74,8 +74,11 @@ def test_the_variant_is_the_one_with_kubelets_chains_else_the_one_with_more_rule
 @pytest.mark.parametrize("which", tuple(variant.Variant), ids=lambda which: which.value)
 def test_the_self_test_proves_this_machine(which: variant.Variant) -> None:
     found = selftest.run(which)
-    assert found.reasons == ()
+    assert found.reasons == found.unproved == ()
     assert found.links
+    assert found.proved == (
+        f"by function: rules and sets of iptables-{which.value} refused what they deny, and passed what they allow",
+    )
 
 
 def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def test_a_file_of_libcni_joins_pod_namespace_interface_and_addresses() -> None:
         namespace="x",
         pod="a",
         uid="u-1",
+        container="c0ffee",
         interface="eth0",
         netns=pathlib.Path("/run/netns/cni-1"),
         host_interfaces=("veth1a2b",),
@@ -73,12 +74,25 @@ def test_a_bridge_is_named_beside_the_veth() -> None:
     assert attachment(file(result={"interfaces": interfaces})).host_interfaces == ("cni0", "veth1a2b")
 
 
+def test_a_loopback_says_whose_namespace_it_is_and_no_address() -> None:
+    """Containerd 1.6 leaves `netns` out, and the plugin lists 127.0.0.1 as the pod's."""
+    inside = [{"name": "lo", "sandbox": "/run/netns/cni-1"}]
+    ips = [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}]
+    found = attachment(file(ifName="lo", netns="", result={"interfaces": inside, "ips": ips}))
+    assert (found.is_loopback, found.uid, found.addresses) == (True, "u-1", ())
+    assert found.netns == pathlib.Path("/run/netns/cni-1")
+
+
+def test_a_loopback_that_names_no_namespace_is_nothing_to_tell() -> None:
+    assert decoded(file(ifName="lo", netns="", result={"interfaces": []})) is None
+
+
 def test_a_runtime_that_tells_no_uid_leaves_it_empty() -> None:
     assert attachment(file(cniArgs=[["K8S_POD_NAMESPACE", "x"], ["K8S_POD_NAME", "a"]])).uid == ""
 
 
-@pytest.mark.parametrize("document", [file(ifName="lo"), file(cniArgs=None), file(cniArgs=[["K8S_POD_NAME", "a"]])])
-def test_loopback_and_other_users_of_cni_are_no_pods(document: object) -> None:
+@pytest.mark.parametrize("document", [file(cniArgs=None), file(cniArgs=[["K8S_POD_NAME", "a"]])])
+def test_other_users_of_cni_are_no_pods(document: object) -> None:
     assert decoded(document) is None
 
 
@@ -102,7 +116,7 @@ def test_a_file_that_cannot_be_used_is_a_problem_that_names_it(document: object)
     assert "unknown to the agent" in problem.reason
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000, b'{"x":' + b"[" * 100_000])
 def test_bytes_that_are_no_json_are_a_problem_and_no_exception(content: bytes) -> None:
     assert isinstance(cni_cache.decode(content, name="half"), resources.Problem)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from agent import errors
+from agent import clock, errors
 from agent.datapath.bpf import cookies
 from agent.model import endpoint
 from agent.node import cni_cache, links, netns, sandboxes
@@ -64,7 +64,7 @@ def write(
 @contextlib.asynccontextmanager
 async def watching(results: pathlib.Path) -> AsyncIterator[AsyncIterator[sandboxes.Reading]]:
     with inotify.Inotify(concerns=lambda _name: True) as changes:
-        readings = sandboxes.SandboxWatch(results, changes=changes).watch()
+        readings = sandboxes.SandboxWatch(results, changes=changes, clock=clock.SystemClock()).watch()
         async with asyncio.timeout(10):
             yield readings
 
@@ -82,7 +82,7 @@ def test_a_pod_whose_namespace_is_not_there_yet_is_waited_for_and_hides_no_other
         write(tmp_path, "nwt-nowhere")
         (tmp_path / "broken").write_text("{")
         (tmp_path / "empty").write_text("")
-        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, dump_links=dict).read()
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock(), dump_links=dict).read()
     assert reading.sandboxes == ()
     assert [attachment.pod for attachment in reading.waiting] == ["a"]
     assert [problem.ref.name for problem in reading.problems] == ["broken"]
@@ -147,7 +147,7 @@ def test_the_nodes_own_namespace_is_no_pods(tmp_path: pathlib.Path) -> None:
     document = test_cni_cache.file(netns=f"/proc/{os.getpid()}/ns/net")
     (tmp_path / "stale").write_text(json.dumps(document))
     with inotify.Inotify(concerns=lambda _name: True) as changes:
-        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, dump_links=dict).read()
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock(), dump_links=dict).read()
     assert reading.sandboxes == ()
     assert reading.waiting == ()
     (problem,) = reading.problems
@@ -166,7 +166,7 @@ def test_a_pod_is_known_without_a_cookie_where_the_kernel_tells_none(
     monkeypatch.setattr(netns, "cookie", refused)
     write(tmp_path, namespace)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
-        reading = sandboxes.SandboxWatch(tmp_path, changes=changes).read()
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock()).read()
     assert [(one.pod, one.netns_cookie, bool(one.veth_ifindex)) for one in reading.sandboxes] == [("a", 0, True)]
     assert (reading.problems, reading.waiting) == ((), ())
 
@@ -176,12 +176,12 @@ def test_a_pod_without_a_known_veth_is_told_of(tmp_path: pathlib.Path, namespace
     """Nobody checks the source of what it sends: not every CNI writes down the host's interface."""
     write(tmp_path, namespace)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
-        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, dump_links=dict).read()
+        reading = sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock(), dump_links=dict).read()
         (found,), (problem,) = reading.sandboxes, reading.problems
         assert (found.veth_ifindex, found.ingress_ifindex) == (0, 0)
         assert str(problem.ref) == "Pod x/a"
         assert "source" in problem.reason
-        assert sandboxes.SandboxWatch(tmp_path, changes=changes).read().problems == ()
+        assert sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock()).read().problems == ()
 
 
 @pytest.mark.root
@@ -237,7 +237,7 @@ def test_of_several_interfaces_of_one_pod_the_first_is_its_identity(tmp_path: pa
     write(tmp_path, namespace, interface="net1", address="192.168.7.2/24")
     write(tmp_path, namespace)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
-        (found,) = sandboxes.SandboxWatch(tmp_path, changes=changes).read().sandboxes
+        (found,) = sandboxes.SandboxWatch(tmp_path, changes=changes, clock=clock.SystemClock()).read().sandboxes
     assert [str(address) for address in found.addresses] == ["10.9.0.2"]
 
 

@@ -203,3 +203,32 @@ def test_a_node_without_a_known_range_says_that_unknown_pods_pass(
     found = subjects.hold(snapshot.build((*nodes, pictures.policy("deny")), ()), view)
     assert found.ranges == frozenset()
     assert bool(found.problems) is told
+
+
+UNKNOWN = endpoint.Sandbox(
+    namespace="", pod="cni-1", uid="", netns_cookie=7, veth_ifindex=0, ingress_ifindex=0, attached=False
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "items", "held"),
+    [
+        (STRICT, (), True),
+        (AUTO, (), False),
+        (AUTO, (pictures.policy("deny"),), True),
+        (PERMISSIVE, (pictures.policy("deny"),), False),
+    ],
+)
+def test_a_namespace_of_which_nobody_says_whose_it_is_is_held_or_no_endpoint(
+    mode: endpoint.HoldMode, items: tuple[resources.Resource, ...], *, held: bool
+) -> None:
+    """Rule A45: it may be that of a pod that a policy selects, if there is any policy."""
+    found = resolve(*items, sandboxes=(UNKNOWN,), hold=mode).subjects
+    assert [(subject.sandbox, subject.held) for subject in found] == ([(UNKNOWN, True)] if held else [])
+
+
+def test_a_sandbox_that_cni_has_not_attached_does_not_go_by_the_api_s_address() -> None:
+    """That one is an earlier sandbox's, or somebody else's by now (rule A49)."""
+    early = dataclasses.replace(SANDBOX, addresses=(), attached=False)
+    (subject,) = resolve(POD, sandboxes=(early,)).subjects
+    assert (subject.pod, subject.held, subject.addresses) == (POD, False, ())

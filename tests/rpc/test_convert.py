@@ -44,6 +44,7 @@ STATUS = views.Status(
     last_repair="IPv4 filter: rewrote NW-FORWARD",
     last_repair_unix_ns=10,
     repair_error="the lock is held",
+    proved=("by function: connect4 refused a call",),
     not_ready=("datapath: the pin /x is gone", "inputs: no first whole list of pods"),
 )
 ENDPOINT = views.Endpoint(

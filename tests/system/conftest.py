@@ -1,4 +1,4 @@
-"""One lab for many tests: tables of one fixture follow each other, and each only changes the manifests."""
+"""One lab for many tests: tables of the same nodes follow each other, and each only changes the manifests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = re.compile(r"test-([0-9]+)(-.+)?")
 
 
 class Labs:
-    """Keeps the lab of the last test, and builds another when the next needs another."""
+    """Keeps the lab of the last test, and builds another when the next needs other nodes or another engine."""
 
     def __init__(self) -> None:
         """Build nothing yet."""
@@ -28,8 +28,9 @@ class Labs:
         self._lab: lab.Lab | None = None
 
     def running(self, documents: list[resolve.Document], combination: engines.Combination) -> lab.Lab:
-        """Return a lab of that fixture, engine and topology."""
-        key = json.dumps([documents, combination.name], sort_keys=True, default=str)
+        """Return a lab of that engine and topology that can take on the documents, which are not applied yet."""
+        nodes = [document for document in documents if document["kind"] == "Node"]
+        key = json.dumps([nodes, combination.name], sort_keys=True, default=str)
         if self._lab is None or key != self._key:
             self.close()
             built = combination.engine.lab(f"test-{os.getpid()}", combination.topology)

@@ -34,7 +34,15 @@ def _fixture(case: cases.Case) -> str:
     return json.dumps(case.fixture, sort_keys=True, default=str)
 
 
-CASES = sorted((case for case in map(cases.load, cases.paths()) if not case.needs), key=lambda c: (_fixture(c), c.id))
+def machines(case: cases.Case) -> str:
+    """Return a text that is equal for tables of which one lab can run all: pods and Services come and go in it."""
+    return json.dumps([one for one in case.fixture if one["kind"] == "Node"], sort_keys=True, default=str)
+
+
+CASES = sorted(
+    (case for case in map(cases.load, cases.paths()) if not case.needs),
+    key=lambda case: (machines(case), _fixture(case), case.id),
+)
 SHARERS = collections.Counter(map(_fixture, CASES))
 
 
@@ -54,7 +62,11 @@ def _parameters() -> Iterator[object]:
     known = [(case, selection(case), "SCTP" in case.path.read_text()) for case in CASES]
     for combination in engines.COMBINATIONS:
         for case, selected, names_sctp in known:
-            marks = [*engines.marks(selected=combination in selected), *([pytest.mark.sctp] if names_sctp else [])]
+            marks = [
+                *engines.marks(selected=combination in selected),
+                *([pytest.mark.sctp] if names_sctp else []),
+                pytest.mark.xdist_group(f"{combination.name} {machines(case)}"),
+            ]
             yield pytest.param(combination, case, marks=marks, id=f"{combination.name}-{case.id}")
 
 

@@ -69,11 +69,11 @@ def names_sctp(case: cases.Case) -> bool:
 
 
 def labs() -> Mapping[str, int]:
-    """Return a number for each table: those that need no lab of their own beside each other share it."""
+    """Return a number for each table, the same for those of one lab."""
     numbers: dict[str, int] = {}
     before: cases.Case | None = None
     for case in test_cases_lab.CASES:  # in the order of their fixtures
-        same = before is not None and case.fixture == before.fixture
+        same = before is not None and test_cases_lab.machines(case) == test_cases_lab.machines(before)
         numbers[case.id] = len(set(numbers.values())) - same
         before = case
     return numbers

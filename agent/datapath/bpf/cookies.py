@@ -59,7 +59,7 @@ def told_by_hook(inside: socket.socket) -> int:
             kind, attach = features.PROGRAM_SOCK_ADDR, syscalls.AttachType.CGROUP_INET4_CONNECT
             program = syscalls.load_program(_program(answers), kind=kind, attach=attach, name="nw_ask_netns")
             opened.callback(os.close, program)
-            cgroup = os.open(probe.cgroup2_mount(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            cgroup = os.open(probe.cgroup_root(None), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, cgroup)
             opened.callback(os.close, syscalls.link_cgroup(program, cgroup, attach))
             return _asked(inside, answers)

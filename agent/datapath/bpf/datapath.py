@@ -79,8 +79,8 @@ class BPFDatapath(base.Datapath):
     ) -> None:
         """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet.
 
-        Without `cgroup_root` it is where the machine has cgroup v2. `layers` always has SOCKET; without PACKET another
-        datapath judges packets.
+        `cgroup_root` may also be a directory below which cgroup v2 is mounted, or None: anywhere. `layers` always has
+        SOCKET; without PACKET another datapath judges packets.
         """
         assert verdict.Layer.SOCKET in layers  # noqa: S101 - a packet layer alone is no mode
         self._layers = layers
@@ -107,8 +107,7 @@ class BPFDatapath(base.Datapath):
     def open(self) -> base.EngineReport:
         """Adopt or load, attach, prove. Raises NotSupported, ProgramRejected or DatapathError."""
         probe.require_bpffs(self._bpffs)
-        cgroup_root = self._cgroup_root or probe.cgroup2_mount()
-        probe.require_cgroup2(cgroup_root)
+        cgroup_root = probe.cgroup_root(self._cgroup_root)
         if self._judges_packets:
             packet_loader.require_netfilter()
         for directory in (self._pins / "links", self._pins / "programs"):
@@ -118,12 +117,14 @@ class BPFDatapath(base.Datapath):
         if self._judges_packets:
             conntrack.hold()
         self._attach(programs, cgroup_root)
-        reasons = selftest.SelfTest(self._maps, programs, cgroup_root).run(self._layers)
+        found = selftest.SelfTest(self._maps, programs, cgroup_root).run(self._layers)
         self._remove_other_builds(programs)
         self._realized = self._known = self._maps.tables()
+        reasons = found.reasons
         if self._judges_packets:
             reasons += (*self._unchecked(programs), *bridges.unfiltered(), *ipvs.unfiltered())
-        return base.EngineReport(mode=MODE if self._judges_packets else SOCKET_MODE, reasons=reasons)
+        mode = MODE if self._judges_packets else SOCKET_MODE
+        return base.EngineReport(mode=mode, reasons=reasons, proved=found.proved, unproved=found.unproved)
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Bring the maps into line up to the flip. Raises MapFull or ApplyFailed; the generation turns last or never.

@@ -26,7 +26,11 @@ EVENTS_BYTES = 4 << 20
 UDP_CLIENTS = 1 << 15
 """UDP sockets known as clients; of those forgotten under pressure only the packet layer judges what they send."""
 CONFIG_KEY = bytes(4)
-MEMORY_LOCKED = " (before Linux 5.11 the limit of locked memory, RLIMIT_MEMLOCK, must be raised: CAP_SYS_RESOURCE)"
+FORBIDDEN = (
+    " (a seccomp profile or a security module may forbid bpf(2), as container runtimes older than CAP_BPF do without "
+    "CAP_SYS_ADMIN; before Linux 5.11 the limit of locked memory, RLIMIT_MEMLOCK, must be raised: CAP_SYS_RESOURCE)"
+)
+"""What is left to say where every capability is there."""
 POSSIBLE_CPUS = pathlib.Path("/sys/devices/system/cpu/possible")
 
 
@@ -109,7 +113,7 @@ class Maps:
             )
             syscalls.pin(descriptor, path)
         except OSError as error:
-            why = f"{error.strerror}{MEMORY_LOCKED if error.errno == errno.EPERM else ''}"
+            why = f"{error.strerror}{FORBIDDEN if error.errno == errno.EPERM else ''}"
             raise errors.DatapathError(f"creating the map {path}: {why}") from error
         return descriptor
 
@@ -196,6 +200,13 @@ class Maps:
         except (OSError, ValueError) as error:
             raise errors.DatapathError(f"reading the maps in {self._directory}: {error}") from error
         return plan.Tables(generation=self.generation, drop_silently=self.drop_silently, **contents)
+
+    def read(self, table: plan.Table) -> Mapping[Any, Any]:
+        """Read one table. Raises DatapathError."""
+        try:
+            return dict(self._rows(table))
+        except (OSError, ValueError) as error:
+            raise errors.DatapathError(f"reading {table.value} in {self._directory}: {error}") from error
 
     def _rows(self, table: plan.Table) -> Iterator[tuple[Any, Any]]:
         for codec in layout.CODECS[table]:

@@ -1,125 +1,113 @@
 """Proof that both layers enforce, before the agent says so.
 
-The problem: links have been pinned at cgroups that died and agents have called themselves healthy. The
-rule: a process in a network namespace of its own, in a cgroup below ours, is given a policy that denies
-everything, and each hook must refuse it; the packet programs must drop a packet of an endpoint that may
-send none and pass one of nobody's. Rows for it use the reserved endpoint number and documentation
-addresses, and go away with it.
+The problem: links have been pinned at cgroups that died and agents have called themselves healthy; and a namespace of
+its own, where a probe could hurt nobody, takes CAP_SYS_ADMIN. The rule: the attached programs judge, by the live maps,
+a call of the agent's own that must be refused, and that they did not refuse before the rows were there.
 
-Run as `python -m agent.datapath.bpf.selftest` this file is that process: it prints its namespace's
-cookie, waits for a line, and prints what each attempt got (an errno, 0 for none) as JSON.
+The rows speak of the node's namespace, in which every process of the node lives, so they say no more than: who calls
+from here and dials this reserved address, this port, by UDP, is denied, and everything else is allowed. That is a
+Service on the reserved address of which the probe's policy set allows no backend: one frontend is matched exactly, and
+other pods' sets say nothing of it, which leaves it to the packet layer. (Had a cluster a Service there, the first apply
+would put its frontend back.) The cookie comes last and goes first, so that a test cut short at any instant leaves the
+node's processes all they had but that address; the next agent's test removes the rest.
+
+The packet layer is proved by `packet_proof`; what was shown by function, and what is known from links alone, is said.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import ipaddress
+import errno
 import json
 import os
 import pathlib
-import socket
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
-from agent import errors
+from agent import desired, errors
 from agent.datapath import plan
-from agent.datapath.bpf import cookies, features, layout, maps, syscalls
-from agent.model import verdict
+from agent.datapath.bpf import attempts, cookies, features, layout, maps, packet_proof
+from agent.model import net, verdict
 
-CLONE_NEWNET = 0x40000000
-EXIT_NO_COOKIE = 3
-SET_WITHOUT_ROWS = 1
+SET_OF_PROBE = 2
 """Numbers are digests: that a real set has this one is a chance of one in four thousand million."""
-SUBJECT4 = ipaddress.IPv4Address("192.0.2.1")
-PEER4 = ipaddress.IPv4Address("192.0.2.2")
-SUBJECT6 = ipaddress.IPv6Address("2001:db8::1")
-PEER6 = ipaddress.IPv6Address("2001:db8::2")
-PORT = 9
-NF_DROP = 0
-NF_ACCEPT = 1
-HOOKS = ("connect4", "connect6", "sendmsg4", "sendmsg6")
+SERVICE = 1
+
+_PROBE = (layout.ENDPOINT_PROBE, layout.ENDPOINT_PROBE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What holds on this node."""
+
+    proved: tuple[str, ...] = ()
+    """What was shown to hold and how, a line each."""
+    unproved: tuple[str, ...] = ()
+    """What could not be shown, a line each."""
+    reasons: tuple[str, ...] = ()
+    """What holds in another way than usual."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Tests the pinned programs of one node against its live maps."""
+    """Tests the pinned programs of one node against its live maps, once they are attached."""
 
     maps: maps.Maps
     programs: pathlib.Path
     cgroup_root: pathlib.Path
 
-    def run(self, layers: Container[verdict.Layer]) -> tuple[str, ...]:
-        """Return what could not be proved of `layers`, a line each. Raises NotSupported where one does not enforce."""
-        with self._rows(plan.Table.ENDPOINTS, {layout.ENDPOINT_PROBE: _denied_endpoint()}):
-            if verdict.Layer.PACKET in layers:
-                self._prove_packet_layer()
-            return self._prove_socket_layer()
+    def run(self, layers: Container[verdict.Layer]) -> Finding:
+        """Return what holds of `layers`. Raises NotSupported where one does not enforce, DatapathError."""
+        self._forget()
+        proved: tuple[str, ...] = ()
+        if verdict.Layer.PACKET in layers:
+            proved = packet_proof.PacketProof(self.maps, self.programs).run()
+        found = self._prove_socket_layer()
+        return dataclasses.replace(found, proved=(*found.proved, *proved))
 
-    def _prove_packet_layer(self) -> None:
-        number = (layout.ENDPOINT_PROBE, layout.ENDPOINT_PROBE)
-        with self._rows(plan.Table.EP_BY_IP, {SUBJECT4: number, SUBJECT6: number}):
-            for program, packet, expected in (
-                ("nw_forward4", _packet4(SUBJECT4, PEER4), NF_DROP),
-                ("nw_forward4", _packet4(PEER4, PEER4), NF_ACCEPT),
-                ("nw_forward6", _packet6(SUBJECT6, PEER6), NF_DROP),
-                ("nw_forward6", _packet6(PEER6, PEER6), NF_ACCEPT),
-            ):
-                with syscalls.owned(syscalls.open_pin(self.programs / program)) as descriptor:
-                    answer = syscalls.program_test_run(descriptor, packet).verdict
-                if answer != expected:
-                    raise errors.NotSupported(
-                        feature=f"the packet layer ({program} answered {answer} for {expected})",
-                        needs="BPF netfilter programs as of Linux 6.4",
-                    )
+    def _forget(self) -> None:
+        """Remove what a test that was cut short has left, the namespace it spoke of first."""
+        cookies_ = (cookie for cookie, numbers in self.maps.read(plan.Table.EP_BY_NETNS).items() if numbers == _PROBE)
+        self.maps.delete(plan.Table.EP_BY_NETNS, frozenset(cookies_))
+        for table, content in reversed(_probe_rows()):
+            self.maps.delete(table, frozenset(content))
+        self.maps.delete(plan.Table.EP_BY_IP, frozenset(packet_proof.SUBJECTS))
 
-    def _prove_socket_layer(self) -> tuple[str, ...]:
-        denied = self.maps.counters()["socket_denied"]
-        with self._cgroup() as cgroup:
-            results = self._attempts(cgroup)
-        if isinstance(results, str):
-            return (f"the socket layer is not proved: {results}",)
+    def _prove_socket_layer(self) -> Finding:
+        with self._cgroup() as cgroup, _process(cgroup) as process:
+            cookie = _cookie(process)
+            if isinstance(cookie, str):
+                return _unproved(cookie)
+            before = _attempts(process)
+            denied = self.maps.counters()["socket_denied"]
+            with packet_proof.rows(self.maps, *_probe_rows(), (plan.Table.EP_BY_NETNS, {cookie: _PROBE})):
+                after = _attempts(process)
+            counted = self.maps.counters()["socket_denied"] - denied >= len(attempts.HOOKS)
+        return self._judged(before, after, counted=counted, inside=cgroup is not None)
+
+    def _judged(self, before: Sequence[int], after: Sequence[int], *, counted: bool, inside: bool) -> Finding:
+        """Tell from what each attempt got without and with the rows. Raises NotSupported."""
+        if not before or not after:
+            return _unproved("the probe process died")
         sets_errno = features.sets_errno()
-        if all(code == features.refused_errno(sets_errno=sets_errno) for code in results):
-            return () if sets_errno else (features.ERRNO_UNSET,)
-        if self.maps.drop_silently and self.maps.counters()["socket_denied"] >= denied + len(HOOKS):
-            return ()
-        got = ", ".join(f"{hook}: {os.strerror(code)}" for hook, code in zip(HOOKS, results, strict=True))
-        if cgroup is None:
-            return (f"the socket layer is not proved: no cgroup can be made in {self.cgroup_root} ({got})",)
+        refused = features.refused_errno(sets_errno=sets_errno)
+        reasons = () if sets_errno else (features.ERRNO_UNSET,)
+        if refused in before:
+            return _unproved(f"{_told(before)} without us: something else refuses {_servers()} here")
+        denials, exempted = after[: len(attempts.HOOKS)], after[len(attempts.HOOKS) :]
+        if all(code in {refused, errno.EAFNOSUPPORT} for code in denials) and refused not in exempted:
+            return Finding(proved=(_proved(denials),), reasons=reasons)
+        if self.maps.drop_silently and counted:
+            return Finding(proved=(f"by function: {', '.join(attempts.HOOKS)} counted a call that the maps deny",))
+        got = _told(after)
+        if not inside:
+            return _unproved(f"no cgroup can be made in {self.cgroup_root}, and this process may be outside it ({got})")
         raise errors.NotSupported(
             feature=f"the socket layer at {self.cgroup_root} ({got})",
             needs="connect and sendmsg hooks of cgroup v2",
         )
-
-    def _attempts(self, cgroup: pathlib.Path | None) -> list[int] | str:
-        """Return each attempt's errno, or why none could be made."""
-        command = [sys.executable, "-m", "agent.datapath.bpf.selftest", str(cgroup or "")]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdin and child.stdout and child.stderr  # noqa: S101, PT018 - pipes, as asked for above
-            cookie = child.stdout.readline().strip()
-            if not cookie and child.wait() == EXIT_NO_COOKIE:
-                raise errors.NotSupported(feature=f"the socket layer ({cookies.FEATURE})", needs=cookies.NEEDS)
-            if not cookie:
-                return child.stderr.read().strip().rpartition("\n")[2] or "the probe process said nothing"
-            with self._rows(plan.Table.EP_BY_NETNS, {int(cookie): (layout.ENDPOINT_PROBE, layout.ENDPOINT_PROBE)}):
-                child.stdin.write("\n")
-                child.stdin.flush()
-                answer = child.stdout.readline()
-            return [int(code) for code in json.loads(answer)] if answer else "the probe process died"
-
-    @contextlib.contextmanager
-    def _rows(self, table: plan.Table, content: dict[object, object]) -> Iterator[None]:
-        self.maps.upsert(table, content)
-        try:
-            yield
-        finally:
-            self.maps.delete(table, frozenset(content))
 
     @contextlib.contextmanager
     def _cgroup(self) -> Iterator[pathlib.Path | None]:
@@ -136,63 +124,67 @@ class SelfTest:
             path.rmdir()
 
 
-def _denied_endpoint() -> plan.EndpointValue:
-    slot = plan.EndpointSlot(ingress_set=SET_WITHOUT_ROWS, egress_set=SET_WITHOUT_ROWS, held=False)
-    return plan.EndpointValue(slots=(slot, slot), ingress_ifindex=0)
+def _probe_rows() -> tuple[packet_proof.Rows, ...]:
+    """Return all but the cookie's row: on UDP to the reserved frontends nothing is allowed, elsewhere everything."""
+    anything = plan.PolicyKey(
+        SET_OF_PROBE, identity=0, direction=net.Direction.EGRESS, protocol=desired.ANY_PROTOCOL, port=0, port_bits=0
+    )
+    none = plan.ClassValue(desired.ServiceClass.NONE, rule=0)
+    frontends = (desired.Frontend(server, attempts.PORT, net.Protocol.UDP.value) for server in attempts.SERVERS)
+    slot = plan.EndpointSlot(ingress_set=desired.NOT_ISOLATED, egress_set=SET_OF_PROBE, held=False)
+    return (
+        (plan.Table.POLICY, {anything: desired.Row(desired.Action.ALLOW, 0)}),
+        (plan.Table.SERVICE_CLASS, {(SET_OF_PROBE, SERVICE): none}),
+        (plan.Table.FRONTEND, dict.fromkeys(frontends, (SERVICE, SERVICE))),
+        (plan.Table.ENDPOINTS, {layout.ENDPOINT_PROBE: packet_proof.endpoint(slot)}),
+    )
 
 
-def _packet4(source: ipaddress.IPv4Address, destination: ipaddress.IPv4Address) -> bytes:
-    udp = struct.pack(">HHHH", PORT, PORT, 8, 0)
-    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
-    return header + source.packed + destination.packed + udp
+@contextlib.contextmanager
+def _process(cgroup: pathlib.Path | None) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "agent.datapath.bpf.attempts", *([str(cgroup)] if cgroup else [])]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        yield process
 
 
-def _packet6(source: ipaddress.IPv6Address, destination: ipaddress.IPv6Address) -> bytes:
-    udp = struct.pack(">HHHH", PORT, PORT, 8, 0)
-    return struct.pack(">IHBB", 6 << 28, len(udp), socket.IPPROTO_UDP, 64) + source.packed + destination.packed + udp
+def _cookie(process: subprocess.Popen[str]) -> int | str:
+    """Return the namespace's cookie, or why no attempt can be made. Raises NotSupported where there are none."""
+    assert process.stdout and process.stderr  # noqa: S101, PT018 - pipes, as asked for in `_process`
+    line = process.stdout.readline().strip()
+    if line:
+        return int(line)
+    if process.wait() == attempts.EXIT_NO_COOKIE:
+        raise errors.NotSupported(feature=f"the socket layer ({cookies.FEATURE})", needs=cookies.NEEDS)
+    return process.stderr.read().strip().rpartition("\n")[2] or "the probe process said nothing"
 
 
-def main() -> int:
-    """Be the probe process."""
-    if sys.argv[1]:
-        (pathlib.Path(sys.argv[1]) / "cgroup.procs").write_text(str(os.getpid()))
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        sys.stderr.write(f"a network namespace of its own: {os.strerror(ctypes.get_errno())}\n")
-        return 1
+def _attempts(process: subprocess.Popen[str]) -> Sequence[int]:
+    """Return each attempt's errno; none where the process died."""
+    assert process.stdin and process.stdout  # noqa: S101, PT018 - likewise
     try:
-        _say(str(cookies.own()))
-    except errors.NotSupported as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_NO_COOKIE
-    sys.stdin.readline()
-    _say(json.dumps(_attempt_all()))
-    return 0
+        process.stdin.write("\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return ()
+    answer = process.stdout.readline()
+    return [int(code) for code in json.loads(answer)] if answer else ()
 
 
-def _attempt_all() -> list[int]:
-    """Return an errno for each of HOOKS; the namespace has no route, so nothing leaves it in any case."""
-    four, six = (str(PEER4), PORT), (str(PEER6), PORT)
-    return [
-        _attempt(socket.AF_INET, lambda probe: probe.connect(four)),
-        _attempt(socket.AF_INET6, lambda probe: probe.connect(six)),
-        _attempt(socket.AF_INET, lambda probe: probe.sendto(b"", four)),
-        _attempt(socket.AF_INET6, lambda probe: probe.sendto(b"", six)),
-    ]
+def _proved(denials: Sequence[int]) -> str:
+    """Say which hooks refused; those of a family without sockets have nothing to refuse."""
+    hooks = [hook for hook, code in zip(attempts.HOOKS, denials, strict=True) if code != errno.EAFNOSUPPORT]
+    return f"by function: {', '.join(hooks)} refused a call of ours that the maps deny, and passed it when they did not"
 
 
-def _attempt(family: socket.AddressFamily, action: Callable[[socket.socket], object]) -> int:
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            action(probe)
-        except OSError as error:
-            return error.errno or 0
-    return 0
+def _unproved(why: str) -> Finding:
+    return Finding(unproved=(f"the socket layer is not proved: {why}",))
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _told(codes: Sequence[int]) -> str:
+    names = (*attempts.HOOKS, *attempts.EXEMPTING_HOOKS)
+    return ", ".join(f"{name}: {os.strerror(code)}" for name, code in zip(names, codes, strict=True))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _servers() -> str:
+    return " and ".join(map(str, attempts.SERVERS))

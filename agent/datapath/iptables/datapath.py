@@ -60,7 +60,13 @@ class IptablesDatapath(base.Datapath):
         self._writer = writer.Writer(choice.variant)
         self._generation = self._writer.open(found.tables) or 0
         why = (choice.why,) if choice.why else ()
-        return base.EngineReport(mode=MODE, reasons=(*why, *found.reasons), variant=choice.variant.value)
+        return base.EngineReport(
+            mode=MODE,
+            reasons=(*why, *found.reasons),
+            proved=found.proved,
+            unproved=found.unproved,
+            variant=choice.variant.value,
+        )
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Render and write. Raises MapFull or ApplyFailed; the old state is in force then."""

@@ -22,6 +22,8 @@ EVERY_TABLE = (ruleset.Table.SECURITY, ruleset.Table.FILTER, ruleset.Table.RAW)
 """In the order of removal."""
 NETDEV = ("netdev", "nodewall")
 """Family and name of the nftables table of the source checks on veths."""
+NETDEV_TRIAL = ("netdev", "nodewall_probe")
+"""That of a self-test, which a trial leaves that is cut short."""
 
 
 def backstop(which: variant.Variant) -> bool:
@@ -71,10 +73,10 @@ def _remove_table(which: variant.Variant, family: net.Family, table: ruleset.Tab
 
 
 def _remove_netdev() -> bool:
-    if not commands.nft_table(*NETDEV):
-        return False
-    commands.nft(f"delete table {' '.join(NETDEV)}\n")
-    return True
+    found = [table for table in (NETDEV, NETDEV_TRIAL) if commands.nft_table(*table)]
+    for table in found:
+        commands.nft(f"delete table {' '.join(table)}\n")
+    return bool(found)
 
 
 def _remove_sets() -> bool:

@@ -8,7 +8,6 @@ IPTABLES: {{ .Values.iptables.variant | quote }}
 DENY_MODE: {{ .Values.denyMode | quote }}
 HOLD: {{ .Values.hold | quote }}
 LOG_LEVEL: {{ .Values.logLevel | quote }}
-CGROUP_ROOT: {{ .Values.cgroupRoot | quote }}
 {{- end }}
 
 {{- define "nodewall.hostPath" -}}
