@@ -1,0 +1,155 @@
+"""The agent's parts, built from its configuration and joined; nothing runs yet.
+
+Which part knows which is decided here and nowhere else: below, each knows the types it was given. It must not wait,
+start a task or touch the kernel, but for opening what verdicts are read from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from importlib import metadata
+
+from agent import clock as clock_
+from agent import config as config_
+from agent import health, inputs, logs, reconciler, telemetry
+from agent.datapath import engines
+from agent.metrics import registry
+from agent.node.cri import runtime as runtime_
+from agent.observer import history, observer, stream
+from agent.rpc import describe
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """All that lives as long as the agent."""
+
+    clock: clock_.Clock
+    cluster: inputs.Cluster | None
+    """The API server; None: policies come from a directory."""
+    loop: reconciler.Reconciler
+    verdicts: stream.Stream
+    watcher: observer.Observer | None
+    """None where nothing tells of verdicts."""
+    runtime: runtime_.RuntimeWatch | None
+    metrics: registry.Registry
+    told: telemetry.Telemetry
+    description: describe.Description
+
+
+def build(
+    config: config_.Config,
+    chosen: engines.Running,
+    *,
+    cluster: inputs.Cluster | None,
+    described: Callable[[], str],
+    clock: clock_.Clock,
+) -> Parts:
+    """Build everything around the datapath that was chosen; `described` says where policies come from."""
+    past, verdicts, metrics = history.History(), stream.Stream(clock=clock), registry.Registry()
+    loop = reconciler.Reconciler(
+        datapath=chosen.datapath,
+        node=config.node,
+        deny_mode=config.deny_mode,
+        hold_mode=config.hold_mode,
+        clock=clock,
+        listeners=(past,),
+        applied=telemetry.applied(metrics, clock),
+    )
+    events = chosen.open_source(lambda why: logs.logger("agent").warning("verdicts", reason=why))
+    counted = functools.partial(chosen.counters, events)
+    watcher = _watcher(config.node, events, counted=counted, past=past, verdicts=verdicts, clock=clock)
+    runtime = runtime_.RuntimeWatch(config.cri_socket, clock=clock) if config.cri_socket else None
+    told = telemetry.Telemetry(
+        version=version(),
+        report=chosen.report,
+        datapath=chosen.datapath,
+        loop=loop,
+        verdicts=verdicts,
+        watcher=watcher,
+        counters=counted,
+        clock=clock,
+        heart=health.Heart(clock),
+        cluster=cluster.source if cluster else None,
+        teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
+    )
+    counters = functools.partial(_counters, counted, loop, verdicts, watcher, runtime)
+    return Parts(
+        clock=clock,
+        cluster=cluster,
+        loop=loop,
+        verdicts=verdicts,
+        watcher=watcher,
+        runtime=runtime,
+        metrics=metrics,
+        told=told,
+        description=_description(config, chosen, told, described, counters),
+    )
+
+
+def version() -> str:
+    """Return this release's number."""
+    try:
+        return metadata.version("nodewall")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _watcher(
+    node: str,
+    events: engines.Source | None,
+    *,
+    counted: Callable[[], Mapping[str, int]],
+    past: history.History,
+    verdicts: stream.Stream,
+    clock: clock_.Clock,
+) -> observer.Observer | None:
+    if events is None:
+        return None
+    return observer.Observer(
+        node=node,
+        reader=events.reader,
+        kernel_lost=lambda: counted().get("events_lost", 0),
+        history=past,
+        stream=verdicts,
+        clock=clock,
+    )
+
+
+def _description(
+    config: config_.Config,
+    chosen: engines.Running,
+    told: telemetry.Telemetry,
+    described: Callable[[], str],
+    counters: Callable[[], Mapping[str, int]],
+) -> describe.Description:
+    return describe.Description(
+        node=config.node,
+        version=told.version,
+        report=chosen.report,
+        deny_mode=config.deny_mode,
+        hold_mode=config.hold_mode,
+        source=described,
+        started_unix_ns=told.clock.unix_ns(),
+        loop=told.loop,
+        counters=counters,
+        not_ready=told.not_ready,
+    )
+
+
+def _counters(
+    counted: Callable[[], Mapping[str, int]],
+    loop: reconciler.Reconciler,
+    verdicts: stream.Stream,
+    watcher: observer.Observer | None,
+    runtime: runtime_.RuntimeWatch | None,
+) -> Mapping[str, int]:
+    return {
+        **({"runtime_unanswered": runtime.state.failures} if runtime is not None else {}),
+        **counted(),
+        "repaired": loop.repairs.count,
+        "verdicts_seen": verdicts.published,
+        "verdicts_dropped_by_agent": watcher.dropped if watcher is not None else 0,
+        "verdict_watchers": verdicts.readers - 1,  # the log of denials is one
+    }
