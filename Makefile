@@ -7,8 +7,7 @@ BIN := $(VENV)/bin
 STAMP := build/stamp
 PHASE := scripts/phase
 
-PROTO := proto/nodewall/agent/v1/agent.proto
-GENERATED := agent/api/nodewall/agent/v1
+PROTO := $(sort $(shell find proto -name '*.proto'))
 MULTIARCH := $(shell uname -m)-linux-gnu
 
 # BCC compiles socket.bpf.c itself, when the agent starts.
@@ -18,12 +17,12 @@ BPF_CLANG ?= clang
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
 
 # Most of a test's time is waiting. One process: make test PARALLEL=
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
 
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube image test-cluster kind test-vm bench lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-hubble image test-cluster kind test-vm bench lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -102,6 +101,11 @@ demo: setup preflight
 test-kube: setup
 	@$(PHASE) "etcd and kube-apiserver" scripts/kube
 	@$(PHASE) --show "tests with an API server" $(BIN)/python -m pytest -q -m kube tests/kube $(PYTEST_ARGS)
+
+# Hubble's own command line against this agent: built once, in minutes, where go is (scripts/hubble).
+test-hubble: setup
+	@$(PHASE) "hubble command line" scripts/hubble
+	@$(PHASE) --show "tests with the hubble command line" $(BIN)/python -m pytest -q tests/hubble $(PYTEST_ARGS)
 
 # The image, and the DaemonSet on three nodes in namespaces of this machine: buildah, containerd, and go the first time.
 image:

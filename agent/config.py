@@ -83,12 +83,21 @@ class Config:
     health_address: Listen | None
     """Where /livez and /readyz are answered; None: nowhere."""
     metrics_address: Listen | None
+    hubble_address: Listen | None
+    """Where Hubble's API is answered with mutual TLS; None: on the socket alone."""
+    hubble_certificates: pathlib.Path
+    """Holds tls.crt, tls.key and ca.crt; looked at only with an address."""
     log_level: str
 
     @property
     def socket(self) -> pathlib.Path:
         """Where the agent answers."""
         return self.state_dir / "agent.sock"
+
+    @property
+    def hubble_socket(self) -> pathlib.Path:
+        """Where Hubble's API is answered."""
+        return self.state_dir / "hubble.sock"
 
     @property
     def home(self) -> engines.Home:
@@ -126,9 +135,11 @@ def parse(arguments: Sequence[str]) -> Config:
         iptables=engines.Iptables(given.iptables),
         health_address=_listen("--health-address", given.health_address) if command is Command.RUN else None,
         metrics_address=_listen("--metrics-address", given.metrics_address) if command is Command.RUN else None,
+        hubble_address=_listen("--hubble-address", given.hubble_address) if command is Command.RUN else None,
+        hubble_certificates=given.hubble_certificates if command is Command.RUN else pathlib.Path(),
         log_level=given.log_level,
     )
-    if len(bytes(config.socket)) > SOCKET_PATH_MAX:
+    if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
         raise errors.InvalidInput(field="--state-dir", value=str(state_dir), remedy=remedy)
     return config
@@ -268,5 +279,15 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         ):
             help_ = f"{text}; {default_address} unless told"
             parser.add_argument(flag, default=default_address, metavar=f"ADDRESS:PORT|{NOWHERE}", help=help_)
+    if run:
+        help_ = f"where Hubble's API is answered to other machines, over mutual TLS; {NOWHERE} unless told"
+        parser.add_argument("--hubble-address", default=NOWHERE, metavar=f"ADDRESS:PORT|{NOWHERE}", help=help_)
+        parser.add_argument(
+            "--hubble-certificates",
+            type=pathlib.Path,
+            default=pathlib.Path("/etc/nodewall/hubble"),
+            metavar="DIR",
+            help="tls.crt, tls.key and ca.crt, whose clients are let in; replaced ones are taken without a restart",
+        )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     return parser

@@ -26,6 +26,8 @@ from agent import config as config_
 from agent import errors, inputs, lock, logs, pages, tasks, telemetry
 from agent import parts as parts_
 from agent.datapath import engines
+from agent.hubble import server as hubble
+from agent.hubble import tls
 from agent.node import sandboxes
 from agent.rpc import agent_server, service
 from agent.sources import inotify, manifests
@@ -86,10 +88,29 @@ async def serve(config: config_.Config, parts: parts_.Parts) -> None:
         async with (
             tasks.asking(parts.runtime, pods),
             agent_server.serving(api, config.socket),
+            hubble_answering(config, parts),
             answering(config, parts),
         ):
             reread = functools.partial(tasks.read_again, source, pods, parts.loop)
             await tasks.supervise(running(parts, source, pods), reread=reread)
+
+
+def hubble_answering(config: config_.Config, parts: parts_.Parts) -> contextlib.AbstractAsyncContextManager[object]:
+    """Answer Hubble's API inside the context."""
+    where = config.hubble_address
+    tcp = None
+    if where is not None:
+        tcp = hubble.Tcp(address=where.address, port=where.port, files=tls.files_in(config.hubble_certificates))
+    return hubble.serving(
+        parts.verdicts,
+        parts.loop,
+        name=config.node,
+        version=parts_.version(),
+        socket=config.hubble_socket,
+        clock=parts.clock,
+        tcp=tcp,
+        tell=lambda what: logs.logger("hubble").warning("certificates", reason=what),
+    )
 
 
 def running(
@@ -129,7 +150,7 @@ def uninstall(config: config_.Config) -> None:
     """Remove every trace of this node's agent; the manifests and the CNI cache are not its. The lock goes last."""
     engines.uninstall(config.engine, config.home)
     shutil.rmtree(config.state_dir / manifests.COPIES, ignore_errors=True)
-    for file in (config.socket, config.lock):
+    for file in (config.socket, config.hubble_socket, config.lock):
         file.unlink(missing_ok=True)
     print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
 

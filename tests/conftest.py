@@ -1,27 +1,39 @@
 """Which tests one worker runs behind each other: those that share what takes seconds to build.
 
 The problem: tests run in several processes at once, and a lab that a module or a combination shares would be built by
-each of them. The rule: a module's tests stay together, those of each combination by themselves; a test that names a
-group keeps it.
+each of them. The rule: a module's tests stay together, those of each combination by themselves, and of the truth tables
+those of one lab. It is read from the tests' names, which is all that a scheduler is told of them.
 """
 
 from __future__ import annotations
 
 import pytest
+from xdist import remote, scheduler
 
 from tests.system import engines
+from tests.vm import jobs
+
+TABLES = "tests/system/test_cases_lab.py"
+NAMES = sorted((one.name for one in engines.COMBINATIONS), key=len, reverse=True)
+"""Longest first: some are the end of others."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test a group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+class Scheduling(scheduler.LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Hands out whole groups, the largest first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
 
 
-def _group(item: pytest.Item) -> str:
-    callspec = getattr(item, "callspec", None)
-    values = callspec.params.values() if callspec is not None else ()
-    names = [value.name for value in values if isinstance(value, engines.Combination)]
-    return " ".join([item.nodeid.partition("::")[0], *names])
+def pytest_xdist_make_scheduler(config: pytest.Config, log: remote.Producer) -> Scheduling | None:
+    """Take our groups where tests run in several processes."""
+    return Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+def group(nodeid: str) -> str:
+    """Return the name of a test's group."""
+    path, _, rest = nodeid.partition("::")
+    parameters = rest.partition("[")[2].removesuffix("]")
+    combination = next((name for name in NAMES if name in parameters), "")
+    lab = jobs.labs()[parameters.removeprefix(f"{combination}-")] if path == TABLES and combination else ""
+    return f"{path} {combination} {lab}".rstrip()

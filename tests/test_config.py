@@ -85,6 +85,15 @@ def test_health_and_metrics_are_answered_on_this_machine_only_unless_told(tmp_pa
     assert (told.health_address, told.metrics_address) == (None, config.Listen(ipaddress.ip_address("::"), 80))
 
 
+def test_hubble_is_answered_on_the_socket_alone_unless_told(tmp_path: pathlib.Path) -> None:
+    parsed = config.parse(arguments(tmp_path))
+    assert parsed.hubble_address is None
+    assert parsed.hubble_socket == parsed.state_dir / "hubble.sock"
+    told = config.parse(arguments(tmp_path, "--hubble-address", "[::]:4244", "--hubble-certificates", "/c"))
+    assert told.hubble_address == config.Listen(ipaddress.ip_address("::"), 4244)
+    assert told.hubble_certificates == pathlib.Path("/c")
+
+
 @pytest.mark.parametrize("flag", ["--health-address", "--metrics-address"])
 @pytest.mark.parametrize(
     "text",

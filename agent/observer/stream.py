@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Protocol
 
 from agent import clock as clock_
 from agent.model import verdict
@@ -26,6 +27,16 @@ STORED = 4096
 QUEUED = 1024
 """Verdicts a reader may be behind."""
 TELL_LOST_NS = 1_000_000_000
+
+
+class Tap(Protocol):
+    """Who is handed every verdict at once, and must neither wait nor raise; see `Stream.tapped`."""
+
+    def take(self, events: Sequence[verdict.VerdictEvent]) -> None:
+        """Take `events`, which never change; called from the thread that publishes."""
+
+    def tell_lost(self, lost: verdict.Lost) -> None:
+        """Learn of verdicts that came never this far; called from the thread that publishes."""
 
 
 class Subscription:
@@ -106,6 +117,7 @@ class Stream:
         """Batches, of which all but the first are needed to make STORED."""
         self._stored_count = 0
         self._subscriptions: set[Subscription] = set()
+        self._taps: list[Tap] = []
         self.published = 0
         """Verdicts seen since the start."""
         self.lost = 0
@@ -121,12 +133,16 @@ class Stream:
                 self._stored_count -= len(self._stored.popleft())
             for subscription in self._subscriptions:
                 self.lost += subscription.offer(events)
+            for tap in self._taps:
+                tap.take(events)
 
     def tell_lost(self, lost: verdict.Lost) -> None:
         """Tell every reader of verdicts that came never this far; any thread may call."""
         with self._lock:
             for subscription in self._subscriptions:
                 subscription.tell_lost(lost)
+            for tap in self._taps:
+                tap.tell_lost(lost)
 
     def stored(
         self, last: int | None = None, *, wanted: verdict.Filter = verdict.EVERY_VERDICT
@@ -148,6 +164,19 @@ class Stream:
         finally:
             with self._lock:
                 self._subscriptions.discard(subscription)
+
+    @contextlib.contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Hand `tap` what is stored, then every batch as it is published, whole and without names made for it."""
+        with self._lock:
+            for events in self._stored:
+                tap.take(events)
+            self._taps.append(tap)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taps.remove(tap)
 
     @property
     def readers(self) -> int:

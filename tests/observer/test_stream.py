@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 
 from agent.model import verdict
 from agent.observer import stream
@@ -96,3 +97,30 @@ def test_a_filter_wants_name_and_namespace_of_one_end() -> None:
     assert verdict.Filter(namespace="y").admits(event)
     assert not verdict.Filter(namespace="x", pod="b").admits(event)
     assert not verdict.Filter(verdict=verdict.Verdict.FORWARDED).admits(event)
+
+
+class Tapped:
+    """A tap that keeps what it is handed."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.taken: list[verdict.VerdictEvent] = []
+        self.lost: list[verdict.Lost] = []
+
+    def take(self, events: Sequence[verdict.VerdictEvent]) -> None:
+        self.taken.extend(events)
+
+    def tell_lost(self, lost: verdict.Lost) -> None:
+        self.lost.append(lost)
+
+
+def test_a_tap_is_handed_everything_stored_and_to_come_and_counts_as_no_reader() -> None:
+    verdicts, tap = stream.Stream(clock=agents.ManualClock()), Tapped()
+    verdicts.publish(numbered(3))
+    with verdicts.tapped(tap):
+        verdicts.publish(numbered(2, 3))
+        verdicts.tell_lost(verdict.Lost(count=4, where="ring"))
+        assert verdicts.readers == 0
+    verdicts.publish(numbered(1, 5))
+    assert tap.taken == numbered(5)
+    assert tap.lost == [verdict.Lost(count=4, where="ring")]

@@ -62,11 +62,7 @@ def _parameters() -> Iterator[object]:
     known = [(case, selection(case), "SCTP" in case.path.read_text()) for case in CASES]
     for combination in engines.COMBINATIONS:
         for case, selected, names_sctp in known:
-            marks = [
-                *engines.marks(selected=combination in selected),
-                *([pytest.mark.sctp] if names_sctp else []),
-                pytest.mark.xdist_group(f"{combination.name} {machines(case)}"),
-            ]
+            marks = [*engines.marks(selected=combination in selected), *([pytest.mark.sctp] if names_sctp else [])]
             yield pytest.param(combination, case, marks=marks, id=f"{combination.name}-{case.id}")
 
 

@@ -9,6 +9,7 @@ lab. On request every table once on each kernel, by the engine that the agent ch
 from __future__ import annotations
 
 import enum
+import functools
 import types
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -68,6 +69,7 @@ def names_sctp(case: cases.Case) -> bool:
     return "SCTP" in case.path.read_text()
 
 
+@functools.cache
 def labs() -> Mapping[str, int]:
     """Return a number for each table, the same for those of one lab."""
     numbers: dict[str, int] = {}
