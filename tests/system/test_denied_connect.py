@@ -87,6 +87,15 @@ def _verdicts(
     return found
 
 
+def _settle(running: lab.Lab) -> None:
+    """Wait until the agent has told of all that was before: what iptables logs has no time but that of its reading."""
+    with client.AgentClient(running.paths.agent_socket("node-1")) as agent:
+        before, now = -1, agent.status().counters["verdicts_seen"]
+        while now != before:
+            time.sleep(0.3)
+            before, now = now, agent.status().counters["verdicts_seen"]
+
+
 def _is_of(event: verdict.VerdictEvent, pid: int) -> bool:
     """Compare process ids: the kernel reports the initial namespace's, which nobody inside another one can know."""
     return event.process is not None and (event.process.pid == pid if INITIAL_PIDS else event.process.pid > 0)
@@ -117,6 +126,7 @@ def test_the_verdict_names_the_isolating_policies_and_the_process_where_the_engi
     address = _address(running, family)
     with traffic.PodProcess(running, "x/caller", "tests.system.attacks.connects") as process:
         who = process.ask(do="who")
+        _settle(running)
         since_ns = time.time_ns()
         told = process.ask(do="connect", address=address, port=PORT, count=1, timeout_s=1)
         assert told["errors"] == {engine.near.connect: 1}
@@ -146,6 +156,7 @@ def test_in_deny_mode_drop_a_denied_connect_times_out(running: lab.Lab, engine: 
         who = process.ask(do="who")
         for family in net.Family:
             address = _address(running, family)
+            _settle(running)
             since_ns = time.time_ns()
             told = process.ask(do="connect", address=address, port=PORT, count=1, timeout_s=0.5)
             assert told["errors"] == {"time-out": 1}
