@@ -26,8 +26,8 @@ from agent import config as config_
 from agent import errors, inputs, lock, logs, pages, tasks, telemetry
 from agent import parts as parts_
 from agent.datapath import engines
+from agent.hubble import agent_events, tls
 from agent.hubble import server as hubble
-from agent.hubble import tls
 from agent.node import sandboxes
 from agent.rpc import agent_server, service
 from agent.sources import inotify, manifests
@@ -42,6 +42,7 @@ def main() -> None:
     except errors.NodewallError as error:
         sys.exit(_complain(error, 2))
     logs.configure(config.log_level, sys.stderr)
+    ended = 0
     try:
         with lock.held(config.state_dir, config.lock):
             if config.command is config_.Command.UNINSTALL:
@@ -49,7 +50,8 @@ def main() -> None:
             else:
                 asyncio.run(run(config))
     except* errors.NodewallError as group:
-        sys.exit(max(_complain(error, 1) for error in _flat(group)))
+        ended = max(_complain(error, 1) for error in _flat(group))
+    sys.exit(ended)
 
 
 async def run(config: config_.Config) -> None:
@@ -76,6 +78,7 @@ async def run(config: config_.Config) -> None:
 async def serve(config: config_.Config, parts: parts_.Parts) -> None:
     """Follow the inputs and answer questions until a signal."""
     api = service.AgentService(node=parts.description, stream=parts.verdicts)
+    happened = agent_events.AgentEvents(parts.loop, name=config.node, clock=parts.clock)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
         source = parts.cluster.source if parts.cluster else inputs.directory(config)
         pods = sandboxes.SandboxWatch(
@@ -88,14 +91,17 @@ async def serve(config: config_.Config, parts: parts_.Parts) -> None:
         async with (
             tasks.asking(parts.runtime, pods),
             agent_server.serving(api, config.socket),
-            hubble_answering(config, parts),
+            hubble_answering(config, parts, happened),
             answering(config, parts),
         ):
             reread = functools.partial(tasks.read_again, source, pods, parts.loop)
-            await tasks.supervise(running(parts, source, pods), reread=reread)
+            all_tasks = running(parts, source, pods) | {"agent events": happened.run()}
+            await tasks.supervise(all_tasks, reread=reread)
 
 
-def hubble_answering(config: config_.Config, parts: parts_.Parts) -> contextlib.AbstractAsyncContextManager[object]:
+def hubble_answering(
+    config: config_.Config, parts: parts_.Parts, happened: agent_events.AgentEvents
+) -> contextlib.AbstractAsyncContextManager[object]:
     """Answer Hubble's API inside the context."""
     where = config.hubble_address
     tcp = None
@@ -104,6 +110,7 @@ def hubble_answering(config: config_.Config, parts: parts_.Parts) -> contextlib.
     return hubble.serving(
         parts.verdicts,
         parts.loop,
+        events=happened,
         name=config.node,
         version=parts_.version(),
         socket=config.hubble_socket,

@@ -69,6 +69,7 @@ async def serving(
     verdicts: stream_.Stream,
     node: agent_events.Node,
     *,
+    events: agent_events.AgentEvents,
     name: str,
     version: str,
     socket: pathlib.Path,
@@ -78,11 +79,10 @@ async def serving(
 ) -> AsyncIterator[ring_.Ring]:
     """Answer on `socket` and, if asked to, on TCP inside the context, for the node called `name`.
 
-    Gives the flows that are stored. `tell` gets what is wrong with certificates that came later. Raises InvalidInput
-    where a place cannot be bound or certificates cannot be used.
+    Gives the flows that are stored; whoever calls runs `events`. `tell` gets what is wrong with certificates that came
+    later. Raises InvalidInput where a place cannot be bound or certificates cannot be used.
     """
     ring = ring_.Ring(node=name, version=version, clock=clock)
-    events = agent_events.AgentEvents(node, name=name, clock=clock)
     local_target = sockets.target(socket)
     observer = service.ObserverService(ring=ring, events=events, address=local_target)
     port = tcp.port if tcp is not None and not tcp.address.is_loopback else None
@@ -95,15 +95,12 @@ async def serving(
         servers.append(await _server(handlers))
         _secure(servers[-1], tcp, tell)
     with verdicts.tapped(ring), sockets.bound(local, socket, field="--state-dir"):
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(events.run(), name="agent events")
-            try:
-                for server in servers:
-                    await server.start()
-                yield ring
-            finally:
-                looking.cancel()
-                await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
+        try:
+            for server in servers:
+                await server.start()
+            yield ring
+        finally:
+            await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 
 
 async def _server(handlers: tuple[grpc.GenericRpcHandler[Any, Any], ...]) -> grpc.aio.Server:

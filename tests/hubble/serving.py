@@ -15,7 +15,7 @@ import grpc.aio
 from agent import reconciler
 from agent.api.observer import observer_pb2 as pb
 from agent.api.observer import observer_pb2_grpc as pb_grpc
-from agent.hubble import ring, server
+from agent.hubble import agent_events, ring, server
 from agent.observer import stream
 from agent.rpc import sockets
 from tests.support import agents
@@ -49,10 +49,13 @@ class World:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[World]:
         """Serve, and connect."""
+        events = agent_events.AgentEvents(self.node, name="n1", clock=self.clock)
+        looking = asyncio.create_task(events.run(), name="agent events")
         async with (
             server.serving(
                 self.verdicts,
                 self.node,
+                events=events,
                 name="n1",
                 version="7",
                 socket=self.socket,
@@ -63,6 +66,7 @@ class World:
             grpc.aio.insecure_channel(sockets.target(self.socket)) as self.channel,
         ):
             yield self
+        looking.cancel()
 
     @property
     def observer(self) -> Any:

@@ -20,7 +20,7 @@ import pytest
 
 from agent import clock
 from agent.api.flow import flow_pb2
-from agent.hubble import flows, server
+from agent.hubble import agent_events, flows, server
 from agent.model import verdict
 from agent.observer import stream
 from tests.hubble import certificates, naive, serving, variety
@@ -51,13 +51,15 @@ class Cli:
         ready, loop, end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
         async def serve() -> None:
+            node, now = serving.Node(), clock.SystemClock()
             async with server.serving(
                 self.verdicts,
-                serving.Node(),
+                node,
+                events=agent_events.AgentEvents(node, name=variety.NODE, clock=now),
                 name=variety.NODE,
                 version="7",
                 socket=self._socket,
-                clock=clock.SystemClock(),
+                clock=now,
                 tcp=self._tcp,
             ):
                 ready.set()
