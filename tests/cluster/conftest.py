@@ -1,7 +1,7 @@
 """One cluster and one image for all tests here; they run when `make test-cluster` asks for them.
 
-NODEWALL_CLUSTER_SHAPE is `CNI+PROXY`, ptp+iptables unless told; NODEWALL_CLUSTER_ENGINE an engine of the agent, auto
-unless told. NODEWALL_IMAGE is an archive of the image; without it the image is built.
+NODEWALL_CLUSTER_COMBINATION is `CNI-PROXY-ENGINE`, ptp-iptables-nfbpf unless told. NODEWALL_IMAGE is an archive of the
+image; without it the image is built.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import bed, deployment, overlay, programs, settings
+from tests.cluster import bed, combinations, deployment, overlay, programs, settings
 
 ASKED = "NODEWALL_TEST_CLUSTER"
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[bed.Bed]:
+def combination() -> combinations.Combination:
+    return combinations.asked_for()
+
+
+@pytest.fixture(scope="session")
+def cluster(combination: combinations.Combination) -> Iterator[bed.Bed]:
     if os.environ.get(ASKED) != "1":
         pytest.skip("make test-cluster runs these")
-    cni, _, proxy = os.environ.get("NODEWALL_CLUSTER_SHAPE", "ptp+iptables").partition("+")
-    shape = settings.Shape(name="nwct", cni=settings.Cni(cni), proxy=settings.Proxy(proxy))
+    shape = settings.Shape(name="nwct", cni=combination.cni, proxy=combination.proxy)
     try:
         programs.require()
     except programs.Missing as missing:
@@ -46,19 +50,30 @@ def image(cluster: bed.Bed, tmp_path_factory: pytest.TempPathFactory) -> pathlib
 
 
 @pytest.fixture(scope="session")
-def shipped(cluster: bed.Bed) -> pathlib.Path:
+def shipped(cluster: bed.Bed, combination: combinations.Combination) -> pathlib.Path:
     """Return what is applied: `agent` and `uninstall` below it."""
     directory = cluster.shape.state / "overlay-of-the-test"
-    overlay.write(directory, engine=os.environ.get("NODEWALL_CLUSTER_ENGINE", overlay.AUTO))
+    overlay.write(directory, engine=combination.flag)
     return directory
 
 
 @pytest.fixture
-def agents(cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path) -> Iterator[deployment.Deployment]:
+def agents(
+    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
+) -> Iterator[deployment.Deployment]:
     """Deploy the agents as users do; uninstall them afterwards."""
     assert image.exists()
-    deployed = deployment.Deployment(cluster, overlay=shipped)
-    deployed.apply()
-    yield deployed
-    deployed.delete()
-    deployed.uninstall()
+    with deployment.Deployment(cluster, overlay=shipped) as applied:
+        assert applied.modes() == {combination.mode}
+        yield applied
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
+) -> Iterator[deployment.Deployment]:
+    """Deploy the agents for all tests of a file, which leave them running."""
+    assert image.exists()
+    with deployment.Deployment(cluster, overlay=shipped) as applied:
+        assert applied.modes() == {combination.mode}
+        yield applied

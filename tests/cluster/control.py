@@ -15,20 +15,21 @@ from tests.cluster import cgroups, commands, fabric, programs, settings
 READY_S = 90.0
 ETCD = "http://127.0.0.1:2379"
 PEER = "http://127.0.0.1:2380"
+ALONE = {"leader-elect": "false", "bind-address": "127.0.0.1"}
 
 
-def start(shape: settings.Shape) -> None:
-    """Start it, wait for the API server, and announce the nodes. Raises TimeoutError."""
+def start(shape: settings.Shape, *, controllers: bool = True) -> None:
+    """Start it, wait for the API server, and announce the nodes. Raises TimeoutError.
+
+    Without controllers and scheduler, objects are only what somebody writes.
+    """
     cgroups.make(f"{shape.name}/{fabric.CONTROL}")
     _spawn(shape, "etcd", _etcd(shape))
     _spawn(shape, "kube-apiserver", _api(shape))
     commands.wait("API server", lambda: _ready(shape), limit_s=READY_S)
-    _spawn(shape, "kube-controller-manager", _controllers(shape))
-    _spawn(
-        shape,
-        "kube-scheduler",
-        _credentials(shape, "scheduler") | {"leader-elect": "false", "bind-address": "127.0.0.1"},
-    )
+    if controllers:
+        _spawn(shape, "kube-controller-manager", _controllers(shape))
+        _spawn(shape, "kube-scheduler", _credentials(shape, "scheduler") | ALONE)
     nodes = [
         {
             "apiVersion": "v1",
@@ -105,14 +106,13 @@ def _api(shape: settings.Shape) -> dict[str, object]:
 
 def _controllers(shape: settings.Shape) -> dict[str, object]:
     return _credentials(shape, "controller-manager") | {
+        **ALONE,
         "service-account-private-key-file": shape.state / "pki" / "accounts.key",
         "root-ca-file": shape.state / "pki" / "ca.crt",
         "use-service-account-credentials": "true",
         "allocate-node-cidrs": "false",
         "cluster-cidr": ",".join(settings.POD_RANGES),
         "service-cluster-ip-range": ",".join(settings.SERVICE_RANGES),
-        "leader-elect": "false",
-        "bind-address": "127.0.0.1",
     }
 
 

@@ -6,10 +6,11 @@ import contextlib
 import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
+from agent import patience
 from tests.cluster import bed, commands
 
 NAMESPACE = "kube-system"
@@ -26,6 +27,16 @@ class Deployment:
         """Apply nothing yet."""
         self.cluster = cluster
         self._overlay = overlay
+
+    def __enter__(self) -> Self:
+        """Apply."""
+        self.apply()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete and uninstall."""
+        self.delete()
+        self.uninstall()
 
     def apply(self) -> float:
         """Apply, wait until every agent is ready, and return how many seconds that took."""
@@ -106,10 +117,14 @@ class Deployment:
             self.cluster.kubectl("-n", NAMESPACE, "exec", self.on(node), "--", "agentctl", *words, "-o", "json")
         )
 
-    def resident_kib(self, node: str) -> int:
-        """Return the resident memory of a node's agent, KiB."""
+    def modes(self) -> set[str]:
+        """Return what the agents say that they enforce by."""
+        return {self.agentctl(member.name, "status")["status"]["mode"] for member in self.cluster.shape.members()}
+
+    def resident_kib(self, node: str, field: str = "VmRSS") -> int:
+        """Return the resident memory of a node's agent, or a part of it (`RssAnon`), KiB."""
         status = self.cluster.kubectl("-n", NAMESPACE, "exec", self.on(node), "--", "cat", "/proc/1/status")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{field}:"))
 
     def logs(self) -> str:
         """Return the last lines of every agent, and what Kubernetes says of them."""
@@ -132,4 +147,4 @@ class Deployment:
         return {what: self.cluster.enter(node, "sh", "-c", f"{script}; true") for what, script in looked_at.items()}
 
     def _rollout(self, what: str) -> None:
-        self.cluster.kubectl("-n", NAMESPACE, "rollout", "status", what, f"--timeout={READY_S}s")
+        self.cluster.kubectl("-n", NAMESPACE, "rollout", "status", what, f"--timeout={patience.seconds(READY_S):.0f}s")

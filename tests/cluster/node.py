@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 
-from tests.cluster import cgroups, commands, programs, settings
+from tests.cluster import cgroups, commands, networks, programs, settings
 
 CAP_SYS_RESOURCE = 24
 SOCKET = "/run/containerd/containerd.sock"
@@ -104,15 +104,7 @@ class Node:
 
     def network(self) -> None:
         """Tell the runtime how pods are connected."""
-        plugin: dict[str, object] = {"type": self.shape.cni.value, "ipMasq": False}
-        if self.shape.cni is settings.Cni.BRIDGE:
-            plugin |= {"bridge": "cni0", "isGateway": True, "hairpinMode": True}
-        ranges = [[{"subnet": one}] for one in self.member.pod_ranges]
-        routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
-        plugin["ipam"] = {"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": "/run/cni-addresses"}
-        ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-        content = {"cniVersion": "0.4.0", "name": "nodewall-cluster", "plugins": [plugin, ports]}
-        (self.directory / "cni" / "10-cluster.conflist").write_text(json.dumps(content, indent=1))
+        networks.write(self.shape, self.member)
 
     def containerd(self) -> pathlib.Path:
         """Write containerd's configuration."""

@@ -53,6 +53,14 @@ def path(program: str, *, build: bool = False) -> pathlib.Path:
     return pathlib.Path(found)
 
 
+def suite(program: str) -> pathlib.Path:
+    """Return where a program of upstream's test suite is; it is only found, never built. Raises Missing."""
+    found = shutil.which(program, path=directories(build=False))
+    if found is None:
+        raise Missing(f"{program} is not there: scripts/cluster --e2e builds upstream's own suite")
+    return pathlib.Path(found)
+
+
 def system(program: str) -> str:
     """Return where one of the system's programs is. Raises Missing."""
     found = shutil.which(program, path=SEARCHED)

@@ -20,7 +20,7 @@ from agent import patience
 from agent.lab import lab
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
 
 
