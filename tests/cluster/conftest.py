@@ -62,10 +62,7 @@ def agents(
     cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
 ) -> Iterator[deployment.Deployment]:
     """Deploy the agents as users do; uninstall them afterwards."""
-    assert image.exists()
-    with deployment.Deployment(cluster, overlay=shipped) as applied:
-        assert applied.modes() == {combination.mode}
-        yield applied
+    yield from _applied(cluster, image, shipped, combination)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +70,12 @@ def deployed(
     cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
 ) -> Iterator[deployment.Deployment]:
     """Deploy the agents for all tests of a file, which leave them running."""
+    yield from _applied(cluster, image, shipped, combination)
+
+
+def _applied(
+    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
+) -> Iterator[deployment.Deployment]:
     assert image.exists()
     with deployment.Deployment(cluster, overlay=shipped) as applied:
         assert applied.modes() == {combination.mode}
