@@ -23,7 +23,6 @@ from agent.hubble import filters, happenings, requests
 
 STORED = 1024
 LOOK_S = 1.0
-SECOND_NS = 1_000_000_000
 
 
 class Node(Protocol):
@@ -100,6 +99,6 @@ class AgentEvents:
 
     def _add(self, event: flow_pb2.AgentEvent, time_ns: int) -> None:
         message = pb.GetAgentEventsResponse(agent_event=event, node_name=self._name)
-        message.time.seconds, message.time.nanos = divmod(time_ns, SECOND_NS)
+        message.time.FromNanoseconds(time_ns)
         self._entries.append(Entry(self._end, time_ns, message.SerializeToString()))
         self._end += 1

@@ -15,7 +15,6 @@ from agent.api.observer import observer_pb2
 from agent.hubble import records
 from agent.model import net, resources, verdict
 
-NANO = 1_000_000_000
 RULE_LABEL = "nodewall:rule="
 DEFAULT_DENY_LABEL = "nodewall:default-deny"
 EMITTER = "nodewall"
@@ -31,8 +30,8 @@ LOST_SOURCES = {
 def lost(what: verdict.Lost, *, node: str, first_ns: int, last_ns: int) -> bytes:
     """Return a serialised observer.GetFlowsResponse that tells of flows lost between two moments (Unix time)."""
     event = pb.LostEvent(source=LOST_SOURCES[what.where], num_events_lost=what.count)
-    event.first.seconds, event.first.nanos = divmod(first_ns, NANO)
-    event.last.seconds, event.last.nanos = divmod(last_ns, NANO)
+    event.first.FromNanoseconds(first_ns)
+    event.last.FromNanoseconds(last_ns)
     message = observer_pb2.GetFlowsResponse(lost_events=event, node_name=node)
     message.time.CopyFrom(event.last)
     return message.SerializeToString()
@@ -67,7 +66,7 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
         emitter=pb.Emitter(name=EMITTER, version=version),
         Summary=with_process(summary(event), event),
     )
-    message.time.seconds, message.time.nanos = divmod(event.time_ns, NANO)
+    message.time.FromNanoseconds(event.time_ns)
     message.is_reply.value = False  # what is judged is always the original direction
     _attribute(message, event)
     return message

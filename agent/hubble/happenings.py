@@ -12,7 +12,6 @@ from agent.api.flow import flow_pb2 as pb
 from agent.hubble import flows
 from agent.model import resources
 
-SECOND_NS = 1_000_000_000
 POLICY_LABEL = "k8s:io.cilium.k8s.policy."
 """How policies are named in this event, which has no field for it."""
 
@@ -20,7 +19,7 @@ POLICY_LABEL = "k8s:io.cilium.k8s.policy."
 def started(unix_ns: int) -> pb.AgentEvent:
     """Tell when the agent began."""
     event = pb.AgentEvent(type=pb.AGENT_STARTED)
-    event.agent_start.time.seconds, event.agent_start.time.nanos = divmod(unix_ns, SECOND_NS)
+    event.agent_start.time.FromNanoseconds(unix_ns)
     return event
 
 

@@ -14,6 +14,7 @@ from agent.api.observer import observer_pb2
 from agent.hubble import flows, records
 from agent.model import verdict
 
+NANO = 1_000_000_000
 KEPT = 4096
 """Pieces kept; when there are more all are forgotten, as what traffic there is has changed."""
 FLOW_TAG = bytes([observer_pb2.GetFlowsResponse.FLOW_FIELD_NUMBER << 3 | 2])
@@ -43,7 +44,7 @@ class Writer:
         piece = self._piece(record)
         own = pb.Flow(uuid=record.uuid, l4=flows.layer4(event), Summary=flows.with_process(piece.summary, event))
         envelope = observer_pb2.GetFlowsResponse(node_name=event.node)
-        seconds, nanos = divmod(event.time_ns, flows.NANO)
+        seconds, nanos = divmod(event.time_ns, NANO)
         for time in (own.time, envelope.time):
             time.seconds, time.nanos = seconds, nanos
         flow = piece.fields + own.SerializeToString()

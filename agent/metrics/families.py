@@ -89,7 +89,7 @@ FAMILIES: tuple[Family, ...] = (
         "decisions_total",
         Kind.COUNTER,
         "What the BPF programs counted since their maps were made, by agents before this one too; "
-        "a start's self-test adds 4 denied and 2 spoofed.",
+        "a start's self-test adds 4 denied calls, 2 denied and 2 spoofed packets.",
         ("layer", "outcome"),
         lambda now: (((*key,), count) for key, count in now.decisions.items()),
     ),
