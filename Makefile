@@ -22,7 +22,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-hubble image test-cluster kind test-vm bench lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-hubble image test-cluster kind test-vm bench fuzz lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -131,6 +131,11 @@ kind:
 # On other kernels, emulated: minutes, and the first time a download (scripts/vm).
 test-vm: setup
 	@$(BIN)/python -m tests.vm $(ARGS)
+
+# Hostile requests and names: a million rounds take some minutes; goes on where it stopped.
+ROUNDS ?= 1000000
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz --rounds $(ROUNDS) $(ARGS)
 
 bench: setup preflight
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from agent import errors
 from agent.datapath import engines
+from agent.model import audit as audit_
 from agent.model import endpoint, net
 
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -26,6 +27,8 @@ HEALTH_ADDRESS = "127.0.0.1:9879"
 """Reached by kubelet, which shares the node's network with the agent, and by nobody outside."""
 METRICS_ADDRESS = "127.0.0.1:9880"
 NOWHERE = "none"
+VERDICT_RATE = 10
+VERDICT_RATE_MOST = 1_000_000
 CRI_SOCKETS = (pathlib.Path("/run/containerd/containerd.sock"), pathlib.Path("/run/crio/crio.sock"))
 KUBERNETES = "kubernetes"
 """What `--source` takes for the API server; a directory of that name is written `./kubernetes`."""
@@ -87,7 +90,10 @@ class Config:
     """Where Hubble's API is answered with mutual TLS; None: on the socket alone."""
     hubble_certificates: pathlib.Path
     """Holds tls.crt, tls.key and ca.crt; looked at only with an address."""
+    verdict_rate: int
+    """Verdicts of one kind that are told in a second, once a burst of ten seconds' worth is spent; 0: all."""
     log_level: str
+    audit: audit_.Audit = audit_.NOTHING
 
     @property
     def socket(self) -> pathlib.Path:
@@ -102,7 +108,9 @@ class Config:
     @property
     def home(self) -> engines.Home:
         """Where engines have their things."""
-        return engines.Home(node=self.node, bpffs=self.bpffs, cgroup_root=self.cgroup_root)
+        return engines.Home(
+            node=self.node, bpffs=self.bpffs, cgroup_root=self.cgroup_root, verdict_rate=self.verdict_rate
+        )
 
     @property
     def lock(self) -> pathlib.Path:
@@ -137,7 +145,9 @@ def parse(arguments: Sequence[str]) -> Config:
         metrics_address=_listen("--metrics-address", given.metrics_address) if command is Command.RUN else None,
         hubble_address=_listen("--hubble-address", given.hubble_address) if command is Command.RUN else None,
         hubble_certificates=given.hubble_certificates if command is Command.RUN else pathlib.Path(),
+        verdict_rate=_rate(given.verdict_rate) if command is Command.RUN else 0,
         log_level=given.log_level,
+        audit=_audit(given) if command is Command.RUN else audit_.NOTHING,
     )
     if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
@@ -150,6 +160,39 @@ def _node(name: str) -> str:
         remedy = "write the node's Kubernetes name: lower case letters, digits, '-' and single '.'"
         raise errors.InvalidInput(field="--node", value=name, remedy=remedy)
     return name
+
+
+def _audit(given: argparse.Namespace) -> audit_.Audit:
+    """Read what is in audit; a list of several is one text, as a ConfigMap has it."""
+    asked: set[audit_.Target] = set()
+    for flag, texts, named in (
+        ("--audit-namespace", given.audit_namespace, False),
+        ("--audit-policy", given.audit_policy, True),
+    ):
+        for text in (part for several in texts for part in several.replace(",", " ").split()):
+            found = audit_.target(text, field=flag)
+            if bool(found.policy) is not named:
+                remedy = "write NAMESPACE/NAME" if named else "write a namespace, or use --audit-policy"
+                raise errors.InvalidInput(field=flag, value=text, remedy=remedy)
+            asked.add(found)
+    return audit_.Audit(flags=frozenset(asked), annotations=given.allow_audit_annotations == "true")
+
+
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    for flag, metavar, text in (
+        ("--audit-namespace", "NAMESPACE", "have all policies of a namespace deny nothing, and tell what they would"),
+        ("--audit-policy", "NAMESPACE/NAME", "have one policy deny nothing, and tell what it would"),
+    ):
+        help_ = f"{text}; may be repeated, or name several"
+        parser.add_argument(flag, action="append", default=[], metavar=metavar, help=help_)
+    parser.add_argument(
+        "--allow-audit-annotations",
+        nargs="?",
+        choices=["true", "false"],
+        const="true",
+        default="false",
+        help=f"let {audit_.ANNOTATION} on policies and namespaces do the same: whoever may write them can then",
+    )
 
 
 def _listen(flag: str, text: str) -> Listen | None:
@@ -170,6 +213,15 @@ def _listen(flag: str, text: str) -> Listen | None:
         remedy = f"write ADDRESS:PORT, such as {HEALTH_ADDRESS} or [::1]:9879 (port 1 to {net.PORT_MAX}), or {NOWHERE}"
         raise errors.InvalidInput(field=flag, value=text, remedy=remedy)
     return Listen(address, number)
+
+
+def _rate(text: str) -> int:
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(VERDICT_RATE_MOST))
+    number = int(text) if digits else -1
+    if not 0 <= number <= VERDICT_RATE_MOST:
+        remedy = f"write how many a second, 1 to {VERDICT_RATE_MOST}, or 0 for no limit"
+        raise errors.InvalidInput(field="--verdict-rate", value=text, remedy=remedy)
+    return number
 
 
 def _cri_socket(text: str) -> pathlib.Path | None:
@@ -288,6 +340,15 @@ def _parser(command: Command) -> argparse.ArgumentParser:
             default=pathlib.Path("/etc/nodewall/hubble"),
             metavar="DIR",
             help="tls.crt, tls.key and ca.crt, whose clients are let in; replaced ones are taken without a restart",
+        )
+        _add_audit(parser)
+    if run:
+        parser.add_argument(
+            "--verdict-rate",
+            default=str(VERDICT_RATE),
+            metavar="N",
+            help="verdicts told a second of one kind (pod, peer, port, outcome), after ten seconds' worth at once; "
+            f"the others are counted; {VERDICT_RATE} unless told, 0: all",
         )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     return parser

@@ -21,15 +21,16 @@ import shutil
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 
+from agent import audits, errors, inputs, lock, logs, pages, tasks, telemetry
 from agent import clock as clock_
 from agent import config as config_
-from agent import errors, inputs, lock, logs, pages, tasks, telemetry
 from agent import parts as parts_
+from agent import settings as settings_
 from agent.datapath import engines
 from agent.hubble import agent_events, tls
 from agent.hubble import server as hubble
 from agent.node import sandboxes
-from agent.rpc import agent_server, service
+from agent.rpc import agent_server, process, service
 from agent.sources import inotify, manifests
 
 PROGRAM = "nodewall-agent"
@@ -41,21 +42,23 @@ def main() -> None:
         config = config_.parse(sys.argv[1:])
     except errors.NodewallError as error:
         sys.exit(_complain(error, 2))
-    logs.configure(config.log_level, sys.stderr)
+    threshold = logs.configure(config.log_level, sys.stderr)
+    told = settings_.Settings(config=config, arguments=tuple(sys.argv[1:]), threshold=threshold)
     ended = 0
     try:
         with lock.held(config.state_dir, config.lock):
             if config.command is config_.Command.UNINSTALL:
                 uninstall(config)
             else:
-                asyncio.run(run(config))
+                asyncio.run(run(told))
     except* errors.NodewallError as group:
         ended = max(_complain(error, 1) for error in _flat(group))
     sys.exit(ended)
 
 
-async def run(config: config_.Config) -> None:
+async def run(told: settings_.Settings) -> None:
     """Enforce until a signal; what is enforced then stays enforced."""
+    config = told.config
     clock = clock_.SystemClock()
     log = logs.logger("agent")
     cluster = inputs.cluster(config, clock)
@@ -71,13 +74,15 @@ async def run(config: config_.Config) -> None:
             log.warning("engine", reason=reason)
         for how in report.proved:
             log.info("proved", what=how)
-        await serve(config, parts_.build(config, chosen, cluster=cluster, described=described, clock=clock))
+        await serve(told, parts_.build(config, chosen, cluster=cluster, described=described, clock=clock))
     log.info("ended; the policy stays in force", node=config.node)
 
 
-async def serve(config: config_.Config, parts: parts_.Parts) -> None:
+async def serve(told: settings_.Settings, parts: parts_.Parts) -> None:
     """Follow the inputs and answer questions until a signal."""
-    api = service.AgentService(node=parts.description, stream=parts.verdicts)
+    config = told.config
+    asked = process.of(told, lambda: parts.metrics.samples(parts.told.take()))
+    api = service.AgentService(node=parts.description, stream=parts.verdicts, kernel=parts.kernel, process=asked)
     happened = agent_events.AgentEvents(parts.loop, name=config.node, clock=parts.clock)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
         source = parts.cluster.source if parts.cluster else inputs.directory(config)
@@ -129,6 +134,7 @@ def running(
         "source": inputs.follow(source, parts.loop),
         "sandboxes": tasks.follow_sandboxes(pods, parts.loop),
         "denials": tasks.log_denials(parts.verdicts),
+        "audit": tasks.follow_audit(parts.verdicts, parts.ledger),
         "memory": tasks.give_back_memory(parts.loop),
         "heart": parts.told.heart.run(),
     }
@@ -157,7 +163,7 @@ def uninstall(config: config_.Config) -> None:
     """Remove every trace of this node's agent; the manifests and the CNI cache are not its. The lock goes last."""
     engines.uninstall(config.engine, config.home)
     shutil.rmtree(config.state_dir / manifests.COPIES, ignore_errors=True)
-    for file in (config.socket, config.hubble_socket, config.lock):
+    for file in (config.state_dir / audits.FILE, config.socket, config.hubble_socket, config.lock):
         file.unlink(missing_ok=True)
     print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
 

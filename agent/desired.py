@@ -15,6 +15,8 @@ How a packet is judged, by every datapath alike:
 4. In a set: the longest match (protocol, then port prefix) among the rows of that identity decides;
    without one, the longest among the rows of ANY; without one, denied (isolated, rule A15).
    The compiler has flattened tiers so that the row found is final.
+5. What a side allows is put to its audit set, if it has one: a denial there passes all the same, and is told as
+   AUDIT (rule A51). Nothing is held by an audit set.
 
 A new state takes effect at one instant for every endpoint of the node (`datapath/plan.py`).
 
@@ -106,6 +108,9 @@ class Endpoint:
     egress_set: int
     held: bool = False
     """Not programmed yet and strict: nothing passes in either direction but the node's own traffic."""
+    ingress_audit: int = NOT_ISOLATED
+    """The set that would count were the policies in audit enforced too; 0: none of those that select it is (A51)."""
+    egress_audit: int = NOT_ISOLATED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

@@ -2,6 +2,7 @@
 
     NodewallError
     ├── InvalidInput          a flag, an RPC field or a CLI argument: field, value, remedy
+    ├── NotFound              something was asked for by name and is not there: field, value, remedy
     ├── InvalidResource       a manifest cannot be read at all (decode prefers a Problem)
     ├── DatapathError         the kernel refused something
     │   ├── NotSupported      this kernel or machine lacks a feature: fall back, or skip the test
@@ -28,6 +29,17 @@ class InvalidInput(NodewallError):  # noqa: N818 - states what the input is, as 
     def __init__(self, *, field: str, value: object, remedy: str) -> None:
         """Name the field, show the value, and say what to do instead."""
         super().__init__(f"{field}: {value!r} is not valid: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+class NotFound(NodewallError):  # noqa: N818 - see InvalidInput
+    """Nothing has the name, number or address that was asked for."""
+
+    def __init__(self, *, field: str, value: object, remedy: str) -> None:
+        """Name the field, show the value, and say what there is instead."""
+        super().__init__(f"{field}: {value!r} is not there: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy

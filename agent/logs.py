@@ -17,6 +17,9 @@ from collections.abc import MutableMapping
 from types import ModuleType
 from typing import Any, TextIO
 
+from agent import errors
+
+LEVELS = ("debug", "info", "warning", "error")
 PLAIN = re.compile(r"[\w./:@+,\[\]-]+", re.ASCII)
 """Values that need no quotes."""
 
@@ -40,20 +43,52 @@ def logger(name: str) -> Any:
     return structlog.get_logger(name)
 
 
-def configure(level: str, file: TextIO) -> None:
-    """Send the log of this process to `file`; `level` is `debug`, `info`, `warning` or `error`."""
-    terminal = file.isatty()
+class Threshold:
+    """The level below which nothing is logged; it may change while the agent runs, for every logger at once.
+
+    structlog's own filter is built into a logger at its first use and stays.
+    """
+
+    def __init__(self, level: str) -> None:
+        """Begin with `level`: one of LEVELS."""
+        self._level = level
+
+    @property
+    def level(self) -> str:
+        """What it is now."""
+        return self._level
+
+    def change(self, level: str) -> str:
+        """Change it; return what it was. Raises InvalidInput."""
+        if level not in LEVELS:
+            raise errors.InvalidInput(field="log-level", value=level, remedy=f"write one of {', '.join(LEVELS)}")
+        before, self._level = self._level, level
+        return before
+
+    def __call__(self, _logger: object, method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Let a line through, or end it; a processor of structlog."""
+        levels = logging.getLevelNamesMapping()
+        if levels[fields.get("level", method).upper()] < levels[self._level.upper()]:
+            raise structlog.DropEvent
+        return fields
+
+
+def configure(level: str, file: TextIO) -> Threshold:
+    """Send the log of this process to `file`; `level` is one of LEVELS, and what is returned changes it."""
+    terminal, threshold = file.isatty(), Threshold(level)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            threshold,
             structlog.processors.TimeStamper(fmt="iso", utc=not terminal),
             structlog.processors.format_exc_info,
             key_value if terminal else structlog.processors.JSONRenderer(default=str),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file),
         cache_logger_on_first_use=True,
     )
+    return threshold
 
 
 def key_value(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> str:

@@ -11,14 +11,16 @@ import functools
 from collections.abc import Callable, Mapping
 from importlib import metadata
 
+from agent import audits, health, inputs, logs, reconciler, telemetry
 from agent import clock as clock_
 from agent import config as config_
-from agent import health, inputs, logs, reconciler, telemetry
-from agent.datapath import engines
+from agent.datapath import base, engines
 from agent.metrics import registry
 from agent.node.cri import runtime as runtime_
 from agent.observer import history, observer, stream
+from agent.rpc import audits as audit_rpc
 from agent.rpc import describe
+from agent.rpc import kernel as kernel_
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Parts:
     metrics: registry.Registry
     told: telemetry.Telemetry
     description: describe.Description
+    ledger: audits.Ledger
+    kernel: kernel_.Kernel
 
 
 def build(
@@ -48,6 +52,9 @@ def build(
 ) -> Parts:
     """Build everything around the datapath that was chosen; `described` says where policies come from."""
     past, verdicts, metrics = history.History(), stream.Stream(clock=clock), registry.Registry()
+    ledger = audits.Ledger(file=config.state_dir / audits.FILE, given=config.audit, clock=clock)
+    if ledger.trouble:
+        logs.logger("audit").error("not as it was", reason=ledger.trouble)
     loop = reconciler.Reconciler(
         datapath=chosen.datapath,
         node=config.node,
@@ -55,7 +62,8 @@ def build(
         hold_mode=config.hold_mode,
         clock=clock,
         listeners=(past,),
-        applied=telemetry.applied(metrics, clock),
+        applied=_each(telemetry.applied(metrics, clock), lambda new, _: ledger.see(new)),
+        audit=ledger.setting,
     )
     events = chosen.open_source(lambda why: logs.logger("agent").warning("verdicts", reason=why))
     counted = functools.partial(chosen.counters, events)
@@ -72,6 +80,7 @@ def build(
         clock=clock,
         heart=health.Heart(clock),
         cluster=cluster.source if cluster else None,
+        ledger=ledger,
         teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
     )
     counters = functools.partial(_counters, counted, loop, verdicts, watcher, runtime)
@@ -84,7 +93,11 @@ def build(
         runtime=runtime,
         metrics=metrics,
         told=told,
-        description=_description(config, chosen, told, described, counters),
+        description=_description(config, chosen, told, described, counters, ledger=ledger),
+        ledger=ledger,
+        kernel=kernel_.Kernel(
+            node=config.node, mode=chosen.report.mode, datapath=chosen.datapath, loop=loop, stream=verdicts
+        ),
     )
 
 
@@ -123,6 +136,8 @@ def _description(
     told: telemetry.Telemetry,
     described: Callable[[], str],
     counters: Callable[[], Mapping[str, int]],
+    *,
+    ledger: audits.Ledger,
 ) -> describe.Description:
     return describe.Description(
         node=config.node,
@@ -135,7 +150,18 @@ def _description(
         loop=told.loop,
         counters=counters,
         not_ready=told.not_ready,
+        audit=audit_rpc.Auditing(loop=told.loop, ledger=ledger),
     )
+
+
+def _each(
+    *listeners: Callable[[reconciler.Enforcement, base.Applied], object],
+) -> Callable[[reconciler.Enforcement, base.Applied], None]:
+    def tell(new: reconciler.Enforcement, done: base.Applied) -> None:
+        for listener in listeners:
+            listener(new, done)
+
+    return tell
 
 
 def _counters(
@@ -151,5 +177,6 @@ def _counters(
         "repaired": loop.repairs.count,
         "verdicts_seen": verdicts.published,
         "verdicts_dropped_by_agent": watcher.dropped if watcher is not None else 0,
-        "verdict_watchers": verdicts.readers - 1,  # the log of denials is one
+        "verdict_watchers": verdicts.readers - telemetry.OWN_READERS,
+        "verdicts_again": watcher.again if watcher is not None else 0,
     }

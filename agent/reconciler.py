@@ -26,7 +26,9 @@ from agent import desired as desired_
 from agent import errors, logs
 from agent import snapshot as snapshot_
 from agent.datapath import base
+from agent.model import audit as audit_
 from agent.model import endpoint, resources
+from agent.policy import audited as audited_
 from agent.policy import compiler
 from agent.sources import manifests
 
@@ -55,6 +57,7 @@ class Inputs:
     source: manifests.Update | None = None
     sandboxes: tuple[endpoint.Sandbox, ...] | None = None
     sandbox_problems: tuple[resources.Problem, ...] = ()
+    audit: audit_.Audit = audit_.NOTHING
     waiting_unix_ns: int = 0
     """Wall clock of the first change of the source that is not enforced yet, nanoseconds since 1970; 0: none is.
 
@@ -78,6 +81,7 @@ class Enforcement:
     generation: int
     unix_ns: int
     """When this revision was reached."""
+    audited: audited_.Audited = audited_.NOTHING
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,7 @@ class Reconciler:
         clock: clock_.Clock,
         listeners: Sequence[Listener] = (),
         applied: Callable[[Enforcement, base.Applied], object] = lambda *_: None,
+        audit: audit_.Audit = audit_.NOTHING,
     ) -> None:
         """Take the collaborators; nothing is applied before `run`.
 
@@ -129,7 +134,7 @@ class Reconciler:
         self._kicked = asyncio.Event()
         self._changed = asyncio.Condition()
         self._log = logs.logger("reconciler")
-        self.inputs = Inputs()
+        self.inputs = Inputs(audit=audit)
         self.enforcement: Enforcement | None = None
         self.error = ""
         """Why the last run failed; "" when it did not."""
@@ -155,6 +160,11 @@ class Reconciler:
     ) -> None:
         """Replace what is known of this node's pods, and kick."""
         self._replace(sandboxes=sandboxes, sandbox_problems=problems)
+
+    def set_audit(self, audit: audit_.Audit) -> int:
+        """Replace what is in audit, and kick; return the revision that this is."""
+        self._replace(audit=audit)
+        return self.inputs.revision
 
     def kick(self) -> None:
         """Ask for a run; any number of kicks before it starts is one."""
@@ -214,7 +224,7 @@ class Reconciler:
             self.repairs = dataclasses.replace(self.repairs, error="")
 
     def _replace(self, **changes: object) -> None:
-        self.inputs = dataclasses.replace(self.inputs, revision=self.inputs.revision + 1, **changes)  # type: ignore[arg-type]  # the two callers above
+        self.inputs = dataclasses.replace(self.inputs, revision=self.inputs.revision + 1, **changes)  # type: ignore[arg-type]  # the three callers above
         self.kick()
 
     async def _wait(self, failures: int) -> None:
@@ -272,7 +282,7 @@ class Reconciler:
         assert inputs.source is not None  # noqa: S101 - the in-sync gate is in `run`
         assert inputs.sandboxes is not None  # noqa: S101 - likewise
         snapshot = inputs.source.snapshot
-        view = dataclasses.replace(self._view, sandboxes=inputs.sandboxes)
+        view = dataclasses.replace(self._view, sandboxes=inputs.sandboxes, audit=inputs.audit)
         compiled = compiler.compile_node(snapshot, view)
         state = dataclasses.replace(compiled.state, revision=inputs.revision)
         for listener in self._listeners:
@@ -288,6 +298,7 @@ class Reconciler:
             problems=tuple(dict.fromkeys((*snapshot.problems, *compiled.problems, *inputs.sandbox_problems))),
             generation=applied.generation,
             unix_ns=self._clock.unix_ns(),
+            audited=compiled.audited,
         )
         return enforcement, applied
 

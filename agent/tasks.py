@@ -12,9 +12,9 @@ import ctypes
 import gc
 import pathlib
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 
-from agent import inputs, logs, reconciler
+from agent import audits, inputs, logs, reconciler
 from agent.model import endpoint, verdict
 from agent.node import sandboxes
 from agent.node.cri import runtime as runtime_
@@ -96,6 +96,24 @@ async def log_denials(verdicts: stream.Stream) -> None:
     log = logs.logger("verdicts")
     with verdicts.subscribe(wanted=verdict.Filter(verdict=verdict.Verdict.DROPPED)) as subscription:
         await denials.DenialLog(lambda fields: log.warning("flow denied", **fields)).follow(subscription.items())
+
+
+async def follow_audit(verdicts: stream.Stream, ledger: audits.Ledger) -> None:
+    """Count what policies in audit would deny, and write it to the log, repeated ones seldom."""
+    log = logs.logger("verdicts")
+    lines = denials.DenialLog(
+        lambda fields: log.warning("flow passed; in audit, would be denied", verdict="audit", **fields),
+        of=verdict.Verdict.AUDIT,
+    )
+    with verdicts.subscribe(wanted=verdict.Filter(verdict=verdict.Verdict.AUDIT)) as subscription:
+        await lines.follow(_counted(subscription.items(), ledger))
+
+
+async def _counted(items: AsyncIterator[verdict.Item], ledger: audits.Ledger) -> AsyncIterator[verdict.Item]:
+    async for item in items:
+        if isinstance(item, verdict.VerdictEvent):
+            ledger.count(item)
+        yield item
 
 
 async def give_back_memory(loop: reconciler.Reconciler) -> None:

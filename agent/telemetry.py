@@ -11,8 +11,8 @@ import http
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from agent import audits, desired, health, pages, patience, reconciler
 from agent import clock as clock_
-from agent import desired, health, pages, patience, reconciler
 from agent.datapath import base
 from agent.metrics import picture, registry
 from agent.model import net, verdict
@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # who is fed by manifests does without
     from agent import problems
     from agent.sources.kubernetes import source
 
-OWN_READERS = 1
-"""The log of denials reads the stream, too."""
+OWN_READERS = 2
+"""The logs of denials and of would-be denials read the stream, too."""
 DECISIONS = {
     "socket_allowed": ("socket", "allowed"),
     "socket_denied": ("socket", "denied"),
@@ -33,7 +33,10 @@ DECISIONS = {
     "malformed": ("packet", "malformed"),
 }
 """Counters of the kernel, by layer and outcome."""
+SUPPRESSED = {"events_suppressed": "suppressed", "events_repeated": "repeated", "events_forgotten": "forgotten"}
+"""Counters of the rate limit, by what they count."""
 ENDPOINT_STATES = ("isolated", "open", "held")
+MODES = ("enforce", "audit", "none")
 
 
 class Cluster(Protocol):
@@ -62,6 +65,7 @@ class Telemetry:
     """What datapath and verdict source count."""
     clock: clock_.Clock
     heart: health.Heart
+    ledger: audits.Ledger | None = None
     cluster: Cluster | None = None
     teller: problems.Teller | None = None
 
@@ -105,6 +109,8 @@ class Telemetry:
                 "queue": self.watcher.dropped if self.watcher is not None else 0,
                 "client": self.verdicts.lost,
             },
+            suppressed={what: counters[name] for name, what in SUPPRESSED.items() if name in counters}
+            | ({"again": self.watcher.again} if self.watcher is not None else {}),
             usage=usage,
             set_members=sets.entries if sets is not None else None,
             reconcile_errors=self.loop.failures,
@@ -113,9 +119,14 @@ class Telemetry:
             watches=tuple(self._watches()),
             events_sent=self.teller.counted() if self.teller is not None else {},
             events_waiting=self.teller.waiting if self.teller is not None else 0,
+            audit_age_s=self._audit_age_s(),
         )
         now = self.loop.enforcement
         return taken if now is None else _enforced(taken, now)
+
+    def _audit_age_s(self) -> float:
+        since = self.ledger.oldest_unix_ns if self.ledger is not None else 0
+        return max(0, self.clock.unix_ns() - since) / 1e9 if since else 0.0
 
     def _waiting_for(self) -> Iterator[str]:
         inputs = self.loop.inputs
@@ -191,6 +202,7 @@ def _enforced(taken: picture.Picture, now: reconciler.Enforcement) -> picture.Pi
         "held" if one.held else "isolated" if {one.ingress_set, one.egress_set} - {desired.NOT_ISOLATED} else "open"
         for one in now.state.endpoints.values()
     )
+    modes = collections.Counter(mode_of(one) for one in now.state.endpoints.values())
     return dataclasses.replace(
         taken,
         enforced_revision=now.inputs.revision,
@@ -198,5 +210,15 @@ def _enforced(taken: picture.Picture, now: reconciler.Enforcement) -> picture.Pi
         policies=collections.Counter(ref.kind for ref in now.snapshot.policies) or {"NetworkPolicy": 0},
         problems=len(now.problems),
         endpoints={state: states[state] for state in ENDPOINT_STATES},
+        enforcing={mode: modes[mode] for mode in MODES},
+        audited=len(now.audited.policies),
         identities=len(now.state.identities),
     )
+
+
+def mode_of(one: desired.Endpoint) -> str:
+    """Say of a pod whether some policy on it is in audit, else whether any is enforced on it."""
+    if {one.ingress_audit, one.egress_audit} != {desired.NOT_ISOLATED}:
+        return "audit"
+    enforced = one.held or {one.ingress_set, one.egress_set} != {desired.NOT_ISOLATED}
+    return "enforce" if enforced else "none"

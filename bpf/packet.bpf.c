@@ -87,7 +87,8 @@ static __always_inline int drop(const struct flow *flow, const struct decision *
 	return NF_DROP;
 }
 
-/* Allowed flows are reported once, when conntrack calls them new; packets of them are not even counted. */
+/* Allowed flows, would-be denials among them, are reported once, when conntrack calls them new; their other packets are
+ * not even counted. */
 static __always_inline void report_allowed(const struct flow *flow, const struct decision *decision,
 					   const struct moment *now)
 {

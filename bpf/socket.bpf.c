@@ -50,7 +50,7 @@ static __always_inline int judge(const struct flow *flow, __u64 cookie, int repo
 
 	if (!moment_read(&now) || !decide_connect(&decision, flow, cookie, now.slot))
 		return NW_PROCEED;
-	if (decision.verdict == NW_FORWARDED) {
+	if (decision.verdict != NW_DROPPED) {
 		count(NW_COUNT_SOCKET_ALLOWED);
 		if (report == NW_REPORT_ALL)
 			emit_socket(flow, &decision, &now, cookie);

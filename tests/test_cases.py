@@ -14,7 +14,7 @@ from typing import TypeAlias
 import pytest
 
 from agent import snapshot
-from agent.model import resources
+from agent.model import resources, verdict
 from agent.policy import evaluator
 from tests.support import cases, flows, rendered, simulated
 
@@ -42,13 +42,16 @@ def test_the_evaluator_agrees_with_the_table(path: pathlib.Path, read: Read) -> 
     for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         wrong = [
             f"{_told(number, pair, flow)}: {decision}"
-            for pair, expected, flow in _judged(cluster, step)
-            if (decision := evaluator.evaluate(cluster, flow)).allowed is not expected
+            for pair, expected, audited, flow in _judged(cluster, step)
+            if (decision := _evaluated(cluster, flow)).allowed is not expected
+            or bool(decision.would_deny) is not audited
         ]
         assert not wrong, "\n".join(wrong)
         for check, source, expected_word in _dialled(step):
-            found = [evaluator.evaluate(cluster, flow).allowed for flow in _to_backends(cluster, check, source)]
-            assert flows.outcome(found) == expected_word, f"step {number}: {source} to {check.service}"
+            found = [_evaluated(cluster, flow) for flow in _to_backends(cluster, check, source)]
+            where = f"step {number}: {source} to {check.service}"
+            assert flows.outcome([decision.allowed for decision in found]) == expected_word, where
+            assert _dials_in_vain([decision.egress for decision in found]) is (source in check.audited), where
 
 
 @EVERY_TABLE
@@ -58,10 +61,12 @@ def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathl
     for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         nodes.apply(cluster)
         wrong = []
-        for pair, expected, flow in _judged(cluster, step):
-            if nodes.passes(flow) is not expected:
+        for pair, expected, _, flow in _judged(cluster, step):
+            decision, dialled = _evaluated(cluster, flow), nodes.dials(flow)
+            if nodes.passes(flow) is not expected or (expected and nodes.audits(flow) != _would(decision)):
                 wrong.append(f"{_told(number, pair, flow)} in the packet layer")
-            if nodes.connects(flow) is not evaluator.evaluate(cluster, flow).egress.allowed:
+            in_vain = dialled is not None and dialled.verdict is verdict.Verdict.AUDIT
+            if nodes.connects(flow) is not decision.egress.allowed or in_vain is not _dials_in_vain([decision.egress]):
                 wrong.append(f"{_told(number, pair, flow)} in the socket layer")
         assert not wrong, "\n".join(wrong)
         for check, source, expected_word in _dialled(step):
@@ -78,8 +83,12 @@ def test_what_is_rendered_for_iptables_on_each_node_agrees_with_the_table(path: 
     nodes = simulated.Cluster(rendered.RenderedDatapath)
     for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
         nodes.apply(cluster)
-        judged = _judged(cluster, step)
-        wrong = [_told(number, pair, flow) for pair, expected, flow in judged if nodes.passes(flow) is not expected]
+        wrong = [
+            _told(number, pair, flow)
+            for pair, expected, _, flow in _judged(cluster, step)
+            if nodes.passes(flow) is not expected
+            or (expected and nodes.audits(flow) != _would(_evaluated(cluster, flow)))
+        ]
         assert not wrong, "\n".join(wrong)
         for check, source, expected_word in _dialled(step):
             found = [nodes.passes(flow) for flow in _to_backends(cluster, check, source)]
@@ -124,11 +133,26 @@ def test_a_policy_by_domain_names_isolates_and_is_refused_in_sight_of_everybody(
                 assert not evaluator.evaluate(cluster, flow).allowed
 
 
-def _judged(cluster: snapshot.Snapshot, step: cases.Step) -> Iterator[tuple[cases.Pair, bool, evaluator.Flow]]:
+def _judged(cluster: snapshot.Snapshot, step: cases.Step) -> Iterator[tuple[cases.Pair, bool, bool, evaluator.Flow]]:
+    """Yield each pair, whether it can connect, whether that is told as AUDIT, and how."""
     for check in step.checks:
         for pair, expected in check.expected.items():
             for flow in flows.flows(cluster, pair, check):
-                yield pair, expected, flow
+                yield pair, expected, pair in check.audited, flow
+
+
+def _evaluated(cluster: snapshot.Snapshot, flow: evaluator.Flow) -> evaluator.Decision:
+    return evaluator.evaluate(cluster, flow, simulated.HONOURED)
+
+
+def _would(decision: evaluator.Decision) -> simulated.Told:
+    return frozenset((side.direction, side.isolating) for side in decision.would_deny)
+
+
+def _dials_in_vain(sides: list[evaluator.Side]) -> bool:
+    """Tell whether dialling is allowed and would not be: with the policies in audit no destination were left."""
+    allowed = all(side.allowed for side in sides)
+    return bool(sides) and allowed and all(side.would is not None and not side.would.allowed for side in sides)
 
 
 def _dialled(step: cases.Step) -> Iterator[tuple[cases.ServiceCheck, str, str]]:
@@ -153,5 +177,7 @@ def _assert_dials(
     """Rule A42: connect() fails at once where egress denies every backend, and never where it allows one."""
     address = cluster.services[check.namespace, check.service].cluster_addresses[0]
     dialled = dataclasses.replace(reached[0], destination=None, destination_address=address, port=check.port)
-    some = any(evaluator.evaluate(cluster, flow).egress.allowed for flow in reached)
-    assert nodes.connects(dialled) is some
+    sides = [_evaluated(cluster, flow).egress for flow in reached]
+    assert nodes.connects(dialled) is any(side.allowed for side in sides)
+    said = nodes.dials(dialled)
+    assert (said is not None and said.verdict is verdict.Verdict.AUDIT) is _dials_in_vain(sides)

@@ -10,7 +10,7 @@ import pytest
 
 from agent import config, errors
 from agent.datapath import engines
-from agent.model import endpoint
+from agent.model import audit, endpoint
 
 
 def arguments(tmp_path: pathlib.Path, *more: str) -> list[str]:
@@ -74,6 +74,15 @@ def test_the_runtime_is_the_first_that_is_there_the_one_told_or_none(
 def test_where_engines_have_their_things_follows_from_the_flags(tmp_path: pathlib.Path) -> None:
     home = config.parse(arguments(tmp_path, "--bpffs", "/b", "--cgroup-root", "/c")).home
     assert (home.node, home.bpffs, home.cgroup_root) == ("node-1", pathlib.Path("/b"), pathlib.Path("/c"))
+
+
+def test_verdicts_of_a_kind_are_ten_a_second_unless_told(tmp_path: pathlib.Path) -> None:
+    assert config.parse(arguments(tmp_path)).home.verdict_rate == 10
+    for text, rate in (("0", 0), ("1", 1), ("1000000", 1_000_000)):
+        assert config.parse(arguments(tmp_path, "--verdict-rate", text)).home.verdict_rate == rate
+    for text in ("", "-1", "1000001", "ten", "1.5", "٣", "9" * 5000):
+        with pytest.raises(errors.InvalidInput, match="--verdict-rate"):
+            config.parse(arguments(tmp_path, f"--verdict-rate={text}"))
 
 
 def test_health_and_metrics_are_answered_on_this_machine_only_unless_told(tmp_path: pathlib.Path) -> None:
@@ -180,3 +189,26 @@ def test_how_to_reach_an_api_server_is_for_that_source_only(tmp_path: pathlib.Pa
         config.parse(arguments(tmp_path, flag, "x"))
     assert refused.value.field == flag
     assert "--source kubernetes" in refused.value.remedy
+
+
+def test_what_is_in_audit_is_named_once_or_in_a_list_as_a_config_map_has_it(tmp_path: pathlib.Path) -> None:
+    """Rule A51."""
+    assert config.parse(arguments(tmp_path)).audit == audit.NOTHING
+    empty = ("--audit-namespace=", "--audit-policy=", "--allow-audit-annotations=false")
+    assert config.parse(arguments(tmp_path, *empty)).audit == audit.NOTHING
+    more = ("--audit-namespace", "x, y", "--audit-namespace", "z", "--audit-policy=x/p y/q.r")
+    found = config.parse(arguments(tmp_path, *more, "--allow-audit-annotations")).audit
+    named = {audit.Target(name) for name in "xyz"} | {audit.Target("x", "p"), audit.Target("y", "q.r")}
+    assert found == audit.Audit(flags=frozenset(named), annotations=True)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        *(("--audit-namespace", text) for text in ("x/p", "X", "x_y", "*", "../x")),
+        *(("--audit-policy", text) for text in ("x", "x/", "/p", "x/p/q", "x/P", "$(AUDIT_POLICIES)")),
+    ],
+)
+def test_what_is_no_name_is_not_taken_for_nothing_to_audit(tmp_path: pathlib.Path, flag: str, text: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=flag):
+        config.parse(arguments(tmp_path, flag, text))

@@ -17,6 +17,7 @@ import pytest
 from agent import desired
 from agent import snapshot as snapshot_
 from agent.datapath import memory
+from agent.model import audit as audit_
 from agent.model import endpoint, net, resources, verdict
 from agent.policy import compiler, evaluator
 from tests.support import random_cluster
@@ -25,6 +26,7 @@ QUICK = 300
 THOROUGH = 10_000
 FLOWS = 40
 DIALS = 3
+IN_AUDIT = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ class Comparison:
         """Compile and apply every node of `cluster`."""
         self.cluster = cluster
         self.snapshot = cluster.snapshot
+        self.audit = next((view.audit for view in cluster.views.values()), audit_.NOTHING)
+        self.audited = 0
+        """Flows of which a side was told as AUDIT."""
         self.nodes = {name: Enforced.of(self.snapshot, view) for name, view in cluster.views.items()}
         self.left_over = {
             address
@@ -75,7 +80,7 @@ class Comparison:
             port=attempt.port,
             via_service=source == destination,  # else it never leaves the pod
         )
-        walk = evaluator.walk(self.snapshot, flow)
+        walk = evaluator.walk(self.snapshot, flow, self.audit)
         judged = self.judgements(attempt, source, destination)
         denied = [judgement for _, judgement in judged if not judgement.allowed]
         where = f"seed {self.cluster.seed}: {attempt}: {walk.decision} but {judged}"
@@ -85,6 +90,10 @@ class Comparison:
             assert denied[0].direction is expected, where
         for node, judgement in judged:
             self.attributed(self.nodes[node].state, judgement, walk, where)
+        if walk.decision.allowed:
+            told = self.told(attempt, source, destination)
+            assert told == {(side.direction, frozenset(side.isolating)) for side in walk.decision.would_deny}, where
+            self.audited += bool(told)
         if isinstance(source, resources.Pod) and source.has_identity and source.node is not None:
             self.socket(source, attempt, walk, where)
 
@@ -92,14 +101,6 @@ class Comparison:
         self, attempt: random_cluster.Attempt, source: evaluator.Party, destination: evaluator.Party
     ) -> list[tuple[str, memory.Judgement]]:
         """Follow the packet: which hooks of which nodes see it, and what they say."""
-        from_node, to_node = node_of(source), node_of(destination)
-        forwarded = on_network(source), on_network(destination)
-        seen: list[tuple[str, memory.Hook]] = []
-        if forwarded[0] and from_node is not None:
-            local = to_node == from_node and not forwarded[1]
-            seen.append((from_node, memory.Hook.LOCAL_IN if local else memory.Hook.FORWARD))
-        if forwarded[1] and to_node is not None and to_node != from_node:
-            seen.append((to_node, memory.Hook.FORWARD))
         return [
             (
                 node,
@@ -111,8 +112,25 @@ class Comparison:
                     hook=hook,
                 ),
             )
-            for node, hook in seen
+            for node, hook in crossed(source, destination)
         ]
+
+    def told(
+        self, attempt: random_cluster.Attempt, source: evaluator.Party, destination: evaluator.Party
+    ) -> set[tuple[net.Direction, frozenset[resources.ObjectRef]]]:
+        """Return the sides that those hooks tell of as AUDIT, and who isolates."""
+        return {
+            (end.direction, frozenset(self.nodes[node].state.sets[end.set].isolating))
+            for node, hook in crossed(source, destination)
+            for end in self.nodes[node].datapath.judge_ends(
+                client=attempt.client,
+                server=attempt.server,
+                protocol=attempt.protocol.value,
+                port=attempt.port,
+                hook=hook,
+            )
+            if end.verdict is verdict.Verdict.AUDIT
+        }
 
     def attributed(
         self, state: desired.DesiredState, judgement: memory.Judgement, walk: evaluator.Walk, where: str
@@ -124,8 +142,10 @@ class Comparison:
                 rule.rule for tier in side.tiers for policy in tier.policies for rule in policy.rules if rule.matches
             }
             assert state.rules[judgement.rule] in allowing, where
+        said = side.side.would if judgement.verdict is verdict.Verdict.AUDIT else side.side
         if judgement.set != desired.NOT_ISOLATED:
-            assert set(state.sets[judgement.set].isolating) == set(side.side.isolating), where
+            assert said is not None, where
+            assert set(state.sets[judgement.set].isolating) == set(said.isolating), where
 
     def socket(self, source: resources.Pod, attempt: random_cluster.Attempt, walk: evaluator.Walk, where: str) -> None:
         """Check that the socket layer judges egress to what is no Service, and that own addresses pass."""
@@ -137,6 +157,8 @@ class Comparison:
         if frontend not in enforced.state.frontends:
             own = attempt.server in source.addresses
             assert said.allowed == (own or walk.decision.egress.allowed), where
+            audited = said.verdict is verdict.Verdict.AUDIT
+            assert audited == (not own and in_vain([walk.decision.egress])), where
 
     def services(self) -> None:
         """Dial some frontends from every local pod: all backends allowed, none, or left to the packet layer."""
@@ -163,12 +185,16 @@ class Comparison:
         where = f"seed {self.cluster.seed}: {pod.name} dials {frontend} for {backends}"
         assert (frontend in enforced.state.frontends) == bool(backends), where
         said = enforced.datapath.judge_connect(cookie, frontend.address, frontend.protocol, frontend.port)
-        verdicts = {self.may_send(pod, frontend, address, port) for address, port in backends}
-        if verdicts:
-            assert said.allowed == (True in verdicts), where
-            assert (said.reason is verdict.Reason.SERVICE_DENIED) == (True not in verdicts), where
+        sides = [self.sending(pod, frontend, address, port) for address, port in backends]
+        if sides:
+            some = any(side.allowed for side in sides)
+            assert said.allowed == some, where
+            assert (said.reason is verdict.Reason.SERVICE_DENIED) == (not some or in_vain(sides)), where
+            assert (said.verdict is verdict.Verdict.AUDIT) == in_vain(sides), where
 
-    def may_send(self, pod: resources.Pod, frontend: desired.Frontend, address: net.Address, port: int) -> bool:
+    def sending(
+        self, pod: resources.Pod, frontend: desired.Frontend, address: net.Address, port: int
+    ) -> evaluator.Side:
         """Ask the evaluator about egress to one backend."""
         flow = evaluator.Flow(
             source=pod,
@@ -179,7 +205,7 @@ class Comparison:
             port=port,
             via_service=True,
         )
-        return evaluator.evaluate(self.snapshot, flow).egress.allowed
+        return evaluator.evaluate(self.snapshot, flow, self.audit).egress
 
     def frontends(self, node: str) -> dict[desired.Frontend, list[tuple[net.Address, int]]]:
         """List what is translated at a node and its backends, slowly and in the open."""
@@ -194,6 +220,44 @@ class Comparison:
                     same_family = [backend for backend in backends if backend[0].version == address.version]
                     found.setdefault(desired.Frontend(address, number, port.protocol.value), []).extend(same_family)
         return found
+
+
+def crossed(source: evaluator.Party, destination: evaluator.Party) -> list[tuple[str, memory.Hook]]:
+    from_node, to_node = node_of(source), node_of(destination)
+    forwarded = on_network(source), on_network(destination)
+    seen: list[tuple[str, memory.Hook]] = []
+    if forwarded[0] and from_node is not None:
+        local = to_node == from_node and not forwarded[1]
+        seen.append((from_node, memory.Hook.LOCAL_IN if local else memory.Hook.FORWARD))
+    if forwarded[1] and to_node is not None and to_node != from_node:
+        seen.append((to_node, memory.Hook.FORWARD))
+    return seen
+
+
+def in_vain(sides: list[evaluator.Side]) -> bool:
+    """Tell whether dialling is allowed and would not be: with the policies in audit no destination were left."""
+    return all(side.allowed and side.would is not None and not side.would.allowed for side in sides)
+
+
+def partly_in_audit(cluster: random_cluster.Cluster) -> random_cluster.Cluster:
+    """Put some policies and a namespace into audit, by every means."""
+    rng = random.Random(cluster.seed ^ 0xA0D17)
+    snapshot = dataclasses.replace(
+        cluster.snapshot,
+        policies={
+            ref: dataclasses.replace(policy, asks_audit=rng.random() < 0.3)
+            for ref, policy in cluster.snapshot.policies.items()
+        },
+    )
+    spaces = [audit_.Target(name) for name in snapshot.namespaces]
+    named = [audit_.Target(ref.namespace, ref.name) for ref in snapshot.policies]
+    audit = audit_.Audit(
+        flags=frozenset(rng.sample(spaces, rng.choice((0, 0, 1)))),
+        commands=frozenset(rng.sample(named, min(len(named), rng.choice((0, 1, 2))))),
+        annotations=rng.random() < 0.7,
+    )
+    views = {name: dataclasses.replace(view, audit=audit) for name, view in cluster.views.items()}
+    return dataclasses.replace(cluster, snapshot=snapshot, views=views)
 
 
 def backends_of(
@@ -260,3 +324,15 @@ def test_the_compiler_agrees_with_the_evaluator(start: int) -> None:
 def test_the_compiler_agrees_with_the_evaluator_ten_thousand_times(start: int) -> None:
     for seed in range(start, start + 970):
         agree(seed)
+
+
+def test_what_is_in_audit_denies_nothing_and_is_told_as_the_evaluator_says() -> None:
+    """Rule A51: verdicts, who would deny, and what dialling says, packet and socket layer alike."""
+    audited = 0
+    for seed in range(IN_AUDIT):
+        comparison = Comparison(partly_in_audit(random_cluster.cluster(seed)))
+        for attempt in random_cluster.attempts(comparison.cluster, FLOWS):
+            comparison.compare(attempt)
+        comparison.services()
+        audited += comparison.audited
+    assert audited > IN_AUDIT / 2

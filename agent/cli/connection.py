@@ -7,7 +7,7 @@ import glob
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -16,17 +16,29 @@ from agent.lab import rundir
 
 DEFAULT = pathlib.Path("/run/nodewall/agent.sock")
 VARIABLE = "NODEWALL_SOCKET"
+Locate: TypeAlias = Callable[[], pathlib.Path]
+"""Finds the agent's socket; raises InvalidInput where the options mean none, or several."""
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --socket, --state-dir, --lab and --node; it gets the socket's path as `socket`."""
+
+    @functools.wraps(command)
+    def found(*arguments: Any, locate: Locate, **others: Any) -> Any:
+        return command(*arguments, socket=locate(), **others)
+
+    return agent_when_asked(found)
+
+
+def agent_when_asked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the same options, and `locate` to find the socket by: it may need no agent at all."""
 
     @click.option("--socket", type=click.Path(path_type=pathlib.Path), help=f"The agent's socket; else ${VARIABLE}.")
     @click.option("--state-dir", type=click.Path(path_type=pathlib.Path), help="The agent's state directory.")
     @click.option("--lab", metavar="NAME", help="A lab on this machine.")
     @click.option("--node", metavar="NAME", help="A node of a lab.")
     @functools.wraps(command)
-    def found(
+    def given(
         *arguments: Any,
         socket: pathlib.Path | None,
         state_dir: pathlib.Path | None,
@@ -34,10 +46,11 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         node: str | None,
         **others: Any,
     ) -> Any:
-        path = find(socket=socket, state_dir=state_dir, lab=lab, node=node, variable=os.environ.get(VARIABLE))
-        return command(*arguments, socket=path, **others)
+        variable = os.environ.get(VARIABLE)
+        locate = functools.partial(find, socket=socket, state_dir=state_dir, lab=lab, node=node, variable=variable)
+        return command(*arguments, locate=locate, **others)
 
-    return found
+    return given
 
 
 def find(

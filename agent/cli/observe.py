@@ -1,130 +1,140 @@
-"""`agentctl observe`: verdicts as they happen, one line each, with the policy that caused it."""
+"""`agentctl observe`: verdicts as they happen or as they were recorded, with the policy that caused each.
+
+The flags are Hubble's, and what `-o json` prints is Hubble's JSON: its command line reads it, and so does every verb
+here that takes `--flows`. A recording answers the same questions as an agent does.
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
 from agent import errors
-from agent.cli import connection, output
-from agent.model import net, verdict
-from agent.rpc import client
+from agent.api.observer import observer_pb2 as pb
+from agent.cli import connection, flow_filters, flow_lines, output, recordings
+from agent.flows import records
+from agent.hubble import client, replay, requests
 
-COLOURS = {
-    verdict.Verdict.FORWARDED: "green",
-    verdict.Verdict.DROPPED: "red",
-    verdict.Verdict.ERROR: "red",
-    verdict.Verdict.AUDIT: "yellow",
-}
-PROTOCOLS = {member.value: member.name for member in net.Protocol}
-SECOND_NS = 1_000_000_000
+FORMS = ("compact", "dict", "json", "jsonpb", "table", "yaml")
 
 
-@click.command()
+@click.command(cls=flow_filters.Negatable)
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
-@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Stored ones to begin with; all, or with -f 20.")
-@click.option("--verdict", "which", type=click.Choice(["forwarded", "dropped"], case_sensitive=False))
-@click.option("--pod", metavar="NAMESPACE/NAME", help="Flows of this pod, at either end.")
-@click.option("-n", "--namespace", help="Flows of this namespace, at either end.")
-@connection.agent_options
-@output.output_option
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="The last N; 20 unless told.")
+@click.option("--first", type=click.IntRange(min=1), metavar="N", help="The first N.")
+@click.option("--all", "everything", is_flag=True, help="All that are stored.")
+@click.option("--since", default="", metavar="WHEN", help="5m, 1h30m (ago), 2026-11-21T14:16:42Z.")
+@click.option("--until", default="", metavar="WHEN", help="As --since.")
+@click.option("--input-file", type=click.Path(path_type=pathlib.Path, allow_dash=True), help="A recording; - is stdin.")
+@click.option("--skip-malformed", is_flag=True, help="Pass over lines of it that cannot be read, and count them.")
+@flow_filters.filter_options
+@click.option("-o", "--output", "form", type=click.Choice(FORMS), default="compact", help="How to print.")
+@click.option(
+    "--print-policy-names", "policies", is_flag=True, help="Name the policies apart from what is said of them."
+)
+@click.option("--raw", is_flag=True, help="What each layer said for itself, not one verdict a connection.")
+@connection.agent_when_asked
+@output.color_option
 def observe(
-    socket: pathlib.Path,
+    locate: connection.Locate,
     *,
     follow: bool,
     last: int | None,
-    which: str | None,
-    pod: str | None,
-    namespace: str | None,
-    form: output.Form,
+    first: int | None,
+    everything: bool,
+    since: str,
+    until: str,
+    input_file: pathlib.Path | None,
+    skip_malformed: bool,
+    form: str,
+    policies: bool,
+    raw: bool,
+    not_: bool,  # noqa: ARG001 - `Negatable` has dealt with it
+    **values: tuple[str, ...],
 ) -> None:
-    """Print verdicts; as JSON or YAML one document each, so that a stream of them can be piped."""
-    wanted = filter_of(which, pod, namespace)
-    if last is None:
-        last = 20 if follow else 0
-    elif last == 0 and not follow:
-        return
-    with client.AgentClient(socket) as agent:
-        try:
-            for item in agent.watch_verdicts(follow=follow, last=last, wanted=wanted):
-                click.echo(printed(item, form))
-        except KeyboardInterrupt:
-            return  # how a person ends --follow
+    """Show who talks to whom, what became of it, and which policy decided.
 
-
-def filter_of(which: str | None, pod: str | None, namespace: str | None) -> verdict.Filter:
-    """Return which verdicts the options mean; raises InvalidInput."""
-    name = ""
-    if pod is not None:
-        pod_namespace, slash, name = pod.partition("/")
-        if not slash or not pod_namespace or not name or "/" in name:
-            raise errors.InvalidInput(field="--pod", value=pod, remedy="write NAMESPACE/NAME")
-        if namespace not in {None, pod_namespace}:
-            raise errors.InvalidInput(field="--namespace", value=namespace, remedy=f"--pod says {pod_namespace}")
-        namespace = pod_namespace
-    kind = verdict.Verdict[which.upper()] if which is not None else None
-    return verdict.Filter(verdict=kind, namespace=namespace or "", pod=name)
-
-
-def printed(item: verdict.Item, form: output.Form) -> str:
-    """Return an item of the stream as a line, a JSON object in one line, or a YAML document."""
-    match form:
-        case output.Form.TABLE:
-            return line(item)
-        case output.Form.JSON:
-            return json.dumps(document(item))
-        case output.Form.YAML:
-            return "---\n" + output.render((), columns=(), form=form, document=document(item))
-
-
-def document(item: verdict.Item) -> dict[str, object]:
-    """Return an item as JSON says it: {"verdict": {...}} or {"lost": {...}}."""
-    if isinstance(item, verdict.Lost):
-        return {"lost": output.plain(item)}
-    return {"verdict": output.plain(item)}
-
-
-def line(item: verdict.Item) -> str:
-    """Return `TIME node VERDICT direction SOURCE -> DESTINATION:PORT/PROTOCOL why (layer, process)`."""
-    if isinstance(item, verdict.Lost):
-        return click.style(f"... {item.count} verdicts lost ({item.where})", fg="yellow")
-    fraction = item.time_ns % SECOND_NS // 1_000_000
-    clock = f"{time.strftime('%H:%M:%S', time.localtime(item.time_ns // SECOND_NS))}.{fraction:03}"
-    shown = click.style(f"{item.verdict.name:<9}", fg=COLOURS[item.verdict])
-    return " ".join(
-        (
-            click.style(clock, dim=True),
-            output.escape(item.node),
-            shown,
-            f"{item.direction.name.lower():<7}",
-            f"{_end(item.source)} -> {_end(item.destination)}{_port(item)}",
-            *_why(item),
-        )
+    \b
+    agentctl observe --follow --verdict DROPPED
+    agentctl observe --pod shop/backend --not --from-pod shop/frontend
+    agentctl observe --all -o json > flows.json; agentctl observe --input-file flows.json
+    """  # noqa: D301 - click's own mark of lines to keep
+    if raw and input_file is not None:
+        raise errors.InvalidInput(field="--raw", value="--input-file", remedy="a recording has what was recorded")
+    if follow and (form == "table" or input_file is not None):
+        field = "--input-file" if input_file is not None else "-o"
+        raise errors.InvalidInput(field=field, value=str(input_file or form), remedy="leave it out to follow")
+    bare = last is None and first is None and not everything and not since and not follow and input_file is None
+    asked = flow_filters.request(
+        values,
+        last=flow_filters.DEFAULT_LAST if bare else last,
+        first=first,
+        everything=everything,
+        follow=follow,
+        since=since,
+        until=until,
+        now_ns=time.time_ns(),
     )
+    try:
+        if input_file is None:
+            _print(live(locate(), asked, raw=raw), form, policies=policies)
+        else:
+            _replayed(input_file, asked, form, policies=policies, skip_malformed=skip_malformed)
+    except KeyboardInterrupt:
+        return  # how a person ends --follow
 
 
-def _end(end: verdict.FlowEnd) -> str:
-    owner = str(end.address) if end.owner is None else str(end.owner)
-    name = f"{end.namespace}/{end.pod}" if end.pod else owner
-    return f"{output.escape(name)} ({end.identity or end.address})"
+def live(socket: pathlib.Path, asked: pb.GetFlowsRequest, *, raw: bool) -> Iterator[records.Line]:
+    """Yield what the agent tells, `raw` of each layer; raises InvalidInput, Unreachable."""
+    if not raw:
+        with client.FlowClient(client.beside(socket)) as agent:
+            yield from agent.flows(asked)
+        return
+    query = requests.query(asked)
+    if query.window.follow:
+        window = dataclasses.replace(query.window, number=None)
+        query = dataclasses.replace(query, window=window)
+    with client.FlowClient(socket) as agent:
+        yield from replay.answered(agent.layers(asked), query)
 
 
-def _port(event: verdict.VerdictEvent) -> str:
-    protocol = PROTOCOLS.get(event.protocol, str(event.protocol))
-    return f":{event.destination.port}/{protocol}" if event.destination.port else f" {protocol}"
+def _replayed(
+    path: pathlib.Path, asked: pb.GetFlowsRequest, form: str, *, policies: bool, skip_malformed: bool
+) -> None:
+    query = requests.query(asked)
+    with recordings.opened(path) as lines:
+        reader = records.Reader(lines, skip_malformed=skip_malformed)
+        _print(replay.answered(reader, query), form, policies=policies)
+    for count, what in ((reader.malformed, "could not be read"), (reader.others, "hold no verdict of a policy")):
+        if count:
+            click.echo(f"{count} lines of {output.escape(str(path))} {what}", err=True)
 
 
-def _why(event: verdict.VerdictEvent) -> Iterator[str]:
-    """Yield what decided, why, at which layer, and who asked."""
-    if event.rule is not None:
-        yield f"by {output.escape(str(event.rule))}"
-    elif event.isolating:
-        yield "isolated by " + ", ".join(output.escape(str(ref)) for ref in event.isolating)
-    yield click.style(event.reason.name.lower(), dim=True)
-    yield event.layer.name.lower()
-    if event.process is not None:
-        yield f"{output.escape(event.process.command)}[{event.process.pid}]"
+def _print(lines: Iterable[records.Line], form: str, *, policies: bool) -> None:
+    if form == "table":
+        items = [line.item for line in lines]
+        rows = [flow_lines.row(item, policies=policies) for item in items if isinstance(item, records.Record)]
+        click.echo(output.render(rows, columns=flow_lines.COLUMNS, form=output.Form.TABLE, document=None))
+        items = [item for item in items if isinstance(item, records.Lost)]
+        for item in items:
+            click.echo(flow_lines.line(item), err=True)
+        return
+    for line in lines:
+        click.echo(printed(line, form, policies=policies))
+
+
+def printed(line: records.Line, form: str, *, policies: bool = False) -> str:
+    """Return a flow as a line, a block, a JSON object in one line, or a YAML document."""
+    match form:
+        case "json" | "jsonpb":
+            return output.to_json(line.document)
+        case "yaml":
+            return "---\n" + output.render((), columns=(), form=output.Form.YAML, document=line.document)
+        case "dict":
+            return flow_lines.block(line.item, policies=policies)
+        case _:
+            return flow_lines.line(line.item, policies=policies)

@@ -1,110 +1,175 @@
-"""How every verb of agentctl prints: table, JSON or YAML on stdout, one line of error on stderr.
+"""How every verb of agentctl prints: `-o table|wide|json|yaml|jsonpath=EXPR|name`, --no-headers, --color.
 
 Names, labels and process names come from strangers. Whatever is printed goes through `escape`, so that no control
 character and no change of writing direction reaches a terminal; JSON and YAML carry such characters in their own
-escaped form. Colour and the terminal's width count only where stdout is a terminal: a pipe gets whole lines.
+escaped form.
+
+A verb is handed a `Form`, which is one of three: how its answer is built. What else was asked for (`wide`, a path,
+names, no headers) is `Presentation`, kept in click's context, and `render` obeys it: so no verb can forget it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import io
 import json
-import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NamedTuple, TypeVar
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from agent import errors
+from agent.cli import escaping, exits, jsonpath, tables
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""Overrides, embeddings and isolates: they show a line in an order other than its own."""
-HOSTILE = frozenset(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *BIDI))
-PIPE_WIDTH = 4000
-"""Columns where stdout is no terminal: wide enough that no line is ever folded."""
+META = "agent.cli.output"
+"""Where click's context keeps the Presentation."""
+JSONPATH = "jsonpath="
+NAMELESS = "this has no names; use table, json or yaml"
+FORMS = "table|wide|json|yaml|jsonpath=EXPR|name"
+
+escape = escaping.escape
+ExitCode = exits.ExitCode
+Failure = exits.Failure
+WrongInput = exits.WrongInput
+failure = exits.failure
+Styled = tables.Styled
+PIPE_WIDTH = tables.PIPE_WIDTH
+paint = tables.paint
+cell_text = tables.cell_text
 
 
 class Form(enum.Enum):
-    """How a document is printed; the value is what `-o` takes."""
+    """How a document is printed."""
 
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
 
 
-class ExitCode(enum.IntEnum):
-    """What agentctl returns to the shell."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """What is asked of the output besides its form."""
 
-    OK = 0
-    FAILURE = 1
-    USAGE = 2
-    """A flag, a name or a manifest is wrong."""
-    DISAGREEMENT = 3
-    """Two answers to one question differ: a model and a probe."""
-
-
-class Styled(NamedTuple):
-    """A cell with a style of rich (`red`, `bold green`); without a terminal it is its text."""
-
-    text: str
-    style: str
+    wide: bool = False
+    names: bool = False
+    """Only what `get` of the same verb takes, one a line."""
+    path: jsonpath.Template | None = None
+    headers: bool = True
 
 
-class Failure(click.ClickException):
-    """A NodewallError on its way to stderr; see `failure`."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The answer of a verb that lists: rows for people, the document for programs."""
 
-    exit_code = ExitCode.FAILURE
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print `agentctl: TEXT`; the text may have lines, each is escaped."""
-        lines = "\n".join(escape(line) for line in self.message.splitlines())
-        click.echo(f"agentctl: {lines}", file=file or sys.stderr)
-
-
-class WrongInput(Failure):
-    """The failure is in what was typed or written, not in what was done with it."""
-
-    exit_code = ExitCode.USAGE
+    rows: Sequence[Mapping[str, object]]
+    columns: Sequence[str]
+    wide: Sequence[str] = ()
+    """More columns, of `-o wide`."""
+    names: Sequence[str] = ()
+    """What `-o name` prints, one a row."""
+    document: object
 
 
-def failure(error: errors.NodewallError) -> Failure:
-    """Return what to raise for `error`, so that click prints its text and exits with the right code."""
-    wrong_input = isinstance(error, errors.InvalidInput | errors.InvalidResource)
-    return (WrongInput if wrong_input else Failure)(str(error))
+def presentation() -> Presentation:
+    """Return what the running verb was asked for."""
+    context = click.get_current_context(silent=True)
+    found = context.meta.get(META) if context is not None else None
+    return found if isinstance(found, Presentation) else Presentation()
 
 
-def escape(text: str) -> str:
-    r"""Write control characters (C0, DEL, C1), line separators and bidi controls as \xNN or \uNNNN; keep the rest.
-
-    >>> escape("web\x1b[31m")
-    'web\\x1b[31m'
-    """
-    if HOSTILE.isdisjoint(text):
-        return text
-    return "".join(_escaped(character) if character in HOSTILE else character for character in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - what two digits hold
+def color_option(command: Command) -> Command:
+    """Give a command --color."""
+    return click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        expose_value=False,
+        callback=_color,
+        help="Colour; auto: on a terminal, unless NO_COLOR is set.",
+    )(command)
 
 
 def output_option(command: Command) -> Command:
-    """Give a command `-o table|json|yaml`, as its parameter `form: Form`."""
-    return click.option(
+    """Give a command -o, --no-headers and --color; it gets the parameter `form: Form`."""
+    headers = click.option(
+        "--no-headers", is_flag=True, expose_value=False, callback=_headers, help="Tables without their first line."
+    )
+    form = click.option(
         "-o",
         "--output",
         "form",
-        type=click.Choice([form.value for form in Form]),
+        metavar=FORMS,
         default=Form.TABLE.value,
-        callback=lambda _context, _parameter, value: Form(value),
+        callback=_form,
         help="How to print; table unless told.",
-    )(command)
+    )
+    return form(headers(color_option(command)))
+
+
+def _color(context: click.Context, _parameter: click.Parameter, value: str) -> None:
+    match value:
+        case "always":
+            context.color = True
+        case "never":
+            context.color = False
+        case _ if os.environ.get("NO_COLOR"):
+            context.color = False
+
+
+def _headers(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    _present(context, headers=not value)
+
+
+def _form(context: click.Context, parameter: click.Parameter, value: str) -> Form:
+    if value.startswith(JSONPATH):
+        try:
+            _present(context, path=jsonpath.parse(value.removeprefix(JSONPATH)))
+        except errors.InvalidInput as error:
+            raise click.BadParameter(escape(str(error)), context, parameter) from error
+        return Form.JSON
+    match value:
+        case "wide":
+            _present(context, wide=True)
+            return Form.TABLE
+        case "name":
+            _present(context, names=True)
+            return Form.TABLE
+        case "table" | "json" | "yaml":
+            return Form(value)
+    raise click.BadParameter(f"{escape(value)!r} is not one of {FORMS.replace('|', ', ')}", context, parameter)
+
+
+def _present(context: click.Context, **changes: Any) -> None:
+    context.meta[META] = dataclasses.replace(context.meta.get(META) or Presentation(), **changes)
+
+
+def listed(listing: Listing, form: Form, *, header: bool = True, least: Sequence[int] = ()) -> str:
+    """Return a listing as it was asked for, without the last newline.
+
+    Raises InvalidInput for `-o name` of what has no names.
+    """
+    asked = presentation()
+    if form is not Form.TABLE:
+        return dump(listing.document, form)
+    if asked.names:
+        if len(listing.names) != len(listing.rows):
+            raise errors.InvalidInput(field="-o", value="name", remedy=NAMELESS)
+        return "\n".join(escape(name) for name in listing.names)
+    columns = (*listing.columns, *(listing.wide if asked.wide else ()))
+    return tables.draw(listing.rows, columns, header=header and asked.headers, least=least)
+
+
+def prose(lines: Iterable[str], *, form: Form, document: object) -> Iterator[str]:
+    """Yield an answer that is no table as it was asked for; raises InvalidInput for `-o name`, as it names nothing."""
+    if form is not Form.TABLE:
+        yield dump(document, form)
+        return
+    if presentation().names:
+        raise errors.InvalidInput(field="-o", value="name", remedy=NAMELESS)
+    yield from lines
 
 
 def render(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str], form: Form, document: object) -> str:
@@ -113,29 +178,53 @@ def render(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str], form
     A cell may be `Styled`; None and "" print as `-`, booleans as yes and no, sequences with commas. A document
     holds what JSON can say; anything else in it (addresses, say) is printed by str().
     """
-    match form:
-        case Form.JSON:
-            return json.dumps(document, indent=2, default=str)
-        case Form.YAML:
-            import yaml  # noqa: PLC0415 - only here; agentctl starts in a tenth of a second
-
-            plain = json.loads(json.dumps(document, default=str))
-            return str(yaml.safe_dump(plain, sort_keys=False, default_flow_style=False)).rstrip("\n")
-        case Form.TABLE:
-            return _table(rows, columns)
+    return listed(Listing(rows=rows, columns=columns, document=document), form)
 
 
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    from rich import table as rich_table  # noqa: PLC0415 - 40 ms, and JSON does without
-    from rich import text as rich_text  # noqa: PLC0415 - see above
+def dump(document: object, form: Form) -> str:
+    """Return a document as JSON, YAML, or what a JSONPath finds in it."""
+    path = presentation().path
+    if path is not None:
+        found = path.apply(json.loads(json.dumps(document, default=str)))
+        return found.removesuffix("\n")  # whoever prints it ends the line
+    if form is Form.YAML:
+        import yaml  # noqa: PLC0415 - only here; agentctl starts in a tenth of a second
 
-    table = rich_table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " ").upper(), overflow="fold")
-    for row in rows:
-        cells = (row.get(column) for column in columns)
-        table.add_row(*(rich_text.Text(cell_text(cell), style=_style(cell)) for cell in cells))
-    return paint(table)
+        simple = json.loads(json.dumps(document, default=str))
+        return str(yaml.safe_dump(simple, sort_keys=False, default_flow_style=False)).rstrip("\n")
+    return to_json(document, indent=2)
+
+
+def to_json(document: object, *, indent: int | None = None) -> str:
+    """Return JSON in which nothing is left that a terminal would act on: JSON itself leaves DEL as it is."""
+    separators = (",", ":") if indent is None else None
+    return json.dumps(document, indent=indent, separators=separators, default=str).replace("\x7f", "\\u007f")
+
+
+def one(lines: Sequence[tuple[str, object]], *, form: Form, name: str, document: object) -> str:
+    """Return what is known of one thing as it was asked for: labelled lines, its name, or the whole document."""
+    if form is not Form.TABLE:
+        return dump(document, form)
+    return escape(name) if presentation().names else described(lines)
+
+
+def described(lines: Sequence[tuple[str, object]]) -> str:
+    """Return labels and what belongs to them, a line each; a label "" continues the one above."""
+    width = max((len(label) for label, _ in lines), default=0)
+    shown = ((f"{label}:" if label else "").ljust(width + 2) for label, _ in lines)
+    return "\n".join(
+        f"{click.style(label, bold=True)}{_text(cell)}".rstrip() for label, (_, cell) in zip(shown, lines, strict=True)
+    )
+
+
+def _text(cell: object) -> str:
+    text = cell_text(cell)
+    if not isinstance(cell, tables.Styled):
+        return text
+    bold, _, colour = cell.style.rpartition(" ")
+    if cell.style in {"bold", "dim"}:
+        return click.style(text, **{cell.style: True})
+    return click.style(text, fg=colour, bold=bool(bold))
 
 
 def plain(value: object) -> object:
@@ -153,47 +242,3 @@ def plain(value: object) -> object:
             return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         case _:
             return str(value)
-
-
-def paint(renderable: object) -> str:
-    """Return a rich object as text, with colour if stdout is a terminal and NO_COLOR is not set."""
-    from rich import console as rich_console  # noqa: PLC0415 - see _table
-
-    terminal = sys.stdout.isatty()
-    console = rich_console.Console(
-        file=io.StringIO(),
-        force_terminal=terminal,
-        color_system="auto" if terminal else None,
-        width=shutil.get_terminal_size().columns if terminal else PIPE_WIDTH,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    with console.capture() as capture:
-        console.print(renderable)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def cell_text(cell: object) -> str:  # noqa: PLR0911 - one line a kind of cell
-    """Return what a table shows for a value, escaped."""
-    match cell:
-        case Styled():
-            return escape(cell.text)
-        case None | "":
-            return "-"
-        case bool():
-            return "yes" if cell else "no"
-        case str():
-            return escape(cell)
-        case enum.Enum():
-            return cell.name.lower()
-        case Mapping():
-            return ", ".join(f"{escape(str(key))}={cell_text(value)}" for key, value in cell.items()) or "-"
-        case tuple() | list() | set() | frozenset():  # no Iterable: a network is one, of all its addresses
-            return ", ".join(cell_text(item) for item in cell) or "-"
-        case _:
-            return escape(str(cell))
-
-
-def _style(cell: object) -> str:
-    return cell.style if isinstance(cell, Styled) else ""

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agent import desired as desired_
+from agent import errors
+from agent.datapath import tracing
 from agent.model import endpoint
 
 
@@ -105,6 +107,13 @@ class Datapath(Protocol):
         Datapaths whose `repair` looks at everything have nothing to add.
         """
         return ()
+
+    def loaded(self) -> tracing.Loaded:
+        """Open what the kernel holds now, to be read and closed by whoever asks; any thread may.
+
+        Raises NotSupported where nothing is in the kernel, DatapathError.
+        """
+        raise errors.NotSupported(feature="reading back what is enforced", needs="an engine that enforces")
 
     def close(self) -> None:
         """Let go of file descriptors; enforcement stays."""

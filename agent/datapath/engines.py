@@ -61,12 +61,14 @@ class Iptables(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """Where the engines of a node have their things."""
+    """Where the engines of a node have their things, and how much they tell."""
 
     node: str
     bpffs: pathlib.Path
     cgroup_root: pathlib.Path | None
     """Where cgroup v2 is, or is mounted below; None: anywhere, if the machine has it."""
+    verdict_rate: int = 0
+    """Verdicts of one kind that are told in a second, once a burst is spent; 0: all."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,9 @@ def _nfbpf(home: Home, tell: Tell) -> Made:
     from agent.datapath.iptables import removal  # noqa: PLC0415 - likewise
 
     privileges.require("enforcing with BPF", privileges.BPF)
-    bpf = datapath.BPFDatapath(node=home.node, bpffs=home.bpffs, cgroup_root=home.cgroup_root)
+    bpf = datapath.BPFDatapath(
+        node=home.node, bpffs=home.bpffs, cgroup_root=home.cgroup_root, verdict_rate=home.verdict_rate
+    )
     predecessor = migration.Predecessor("the iptables engine", remove=removal.everything)
     return Made(
         datapath=migration.MigratingDatapath(bpf, lambda _: (predecessor,), tell=tell),
@@ -200,8 +204,14 @@ def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Mad
     which = None if iptables is Iptables.AUTO else variant.Variant(iptables.value)
     packet = datapath.IptablesDatapath(variant=which)
     layers = frozenset({verdict.Layer.SOCKET})
-    socket = bpf_.BPFDatapath(node=home.node, bpffs=home.bpffs, cgroup_root=home.cgroup_root, layers=layers)
-    sources: list[Callable[[], Source]] = [functools.partial(_logged, packet)]
+    socket = bpf_.BPFDatapath(
+        node=home.node,
+        bpffs=home.bpffs,
+        cgroup_root=home.cgroup_root,
+        layers=layers,
+        verdict_rate=home.verdict_rate,
+    )
+    sources: list[Callable[[], Source]] = [functools.partial(_logged, packet, home.verdict_rate)]
     if engine is Engine.IPTABLES:
         enforcing: base.Datapath = packet
         predecessor = migration.Predecessor("the BPF engine", remove=functools.partial(_remove_bpf, socket))
@@ -219,10 +229,10 @@ def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Mad
     )
 
 
-def _logged(packet: iptables_.IptablesDatapath) -> Source:
+def _logged(packet: iptables_.IptablesDatapath, verdict_rate: int) -> Source:
     from agent.datapath.iptables import nflog, prefix  # noqa: PLC0415 - see `_make`
 
-    reader = nflog.NflogReader(prefix.GROUP, packet.moments, clock=clock.SystemClock())
+    reader = nflog.NflogReader(prefix.GROUP, packet.moments, clock=clock.SystemClock(), verdict_rate=verdict_rate)
     return Source(reader=reader, counters=reader.counters)
 
 

@@ -19,6 +19,7 @@ from agent.model import verdict as verdict_
 
 FORWARDED = verdict_.Verdict.FORWARDED
 DROPPED = verdict_.Verdict.DROPPED
+AUDIT = verdict_.Verdict.AUDIT
 
 
 class Hook(enum.Enum):
@@ -32,7 +33,7 @@ class Hook(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What was decided: the first denial, else the last direction judged."""
+    """What was decided: the first denial, else the first would-be denial, else the last direction judged."""
 
     verdict: verdict_.Verdict
     reason: verdict_.Reason
@@ -42,12 +43,12 @@ class Judgement:
     rule: int = 0
     """The rule that decided; 0: none."""
     set: int = desired_.NOT_ISOLATED
-    """The policy set that decided; 0: not isolated."""
+    """The policy set that decided, of a would-be denial the audit set; 0: not isolated."""
 
     @property
     def allowed(self) -> bool:
-        """Whether the flow passes."""
-        return self.verdict is FORWARDED
+        """Whether the flow passes; what would be denied does (rule A51)."""
+        return self.verdict is not DROPPED
 
 
 class Flow(NamedTuple):
@@ -75,10 +76,12 @@ class Judge:
         egress = self.end(flow, net.Direction.EGRESS)
         if hook is Hook.LOCAL_IN or not egress.allowed:
             return egress
-        ingress = self.end(flow, net.Direction.INGRESS)
-        if ingress.allowed and ingress.set == desired_.NOT_ISOLATED and egress.set != desired_.NOT_ISOLATED:
-            return egress
-        return ingress
+        return first(egress, self.end(flow, net.Direction.INGRESS))
+
+    def ends(self, flow: Flow, hook: Hook) -> tuple[Judgement, ...]:
+        """Judge every side that has a say at a hook, egress first."""
+        egress = self.end(flow, net.Direction.EGRESS)
+        return (egress,) if hook is Hook.LOCAL_IN else (egress, self.end(flow, net.Direction.INGRESS))
 
     def end(self, flow: Flow, direction: net.Direction) -> Judgement:
         """Judge one direction: for the client EGRESS, for the server INGRESS (decide_end, decide_side)."""
@@ -91,12 +94,12 @@ class Judge:
             return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction)
         if enforced.held:
             return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, direction, number)
-        policy_set = enforced.ingress_set if direction is net.Direction.INGRESS else enforced.egress_set
-        if policy_set == desired_.NOT_ISOLATED:
-            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction, number)
-        if flow.malformed:
-            return _judged(DROPPED, verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
-        return self._by_rows(flow, direction, number, policy_set)
+        ingress = direction is net.Direction.INGRESS
+        judged = self._by_set(flow, direction, number, enforced.ingress_set if ingress else enforced.egress_set)
+        audit = enforced.ingress_audit if ingress else enforced.egress_audit
+        if audit == desired_.NOT_ISOLATED or judged.verdict is not FORWARDED:
+            return judged
+        return _audited(judged, self._by_set(flow, direction, number, audit))
 
     def connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
         """Judge what a process in network namespace `cookie` asks for as the socket layer does."""
@@ -108,13 +111,30 @@ class Judge:
             return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, egress, number if enforced is not None else 0)
         if enforced.held:
             return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, egress, number)
-        if enforced.egress_set == desired_.NOT_ISOLATED:
-            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, egress, number)
-        service = self._find.service_at(desired_.Frontend(address=address, port=port, protocol=protocol))
+        dialled = desired_.Frontend(address=address, port=port, protocol=protocol)
+        judged = self._dialled(dialled, number, enforced.egress_set)
+        if judged is None or judged.verdict is not FORWARDED or enforced.egress_audit == desired_.NOT_ISOLATED:
+            return judged or _judged(
+                FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, policy_set=enforced.egress_set
+            )
+        return _audited(judged, self._dialled(dialled, number, enforced.egress_audit))
+
+    def _dialled(self, dialled: desired_.Frontend, number: int, policy_set: int) -> Judgement | None:
+        """Judge an address as it was dialled; None: the backends differ, and the packet layer judges the chosen one."""
+        if policy_set == desired_.NOT_ISOLATED:
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, net.Direction.EGRESS, number)
+        service = self._find.service_at(dialled)
         if service:
-            return self._by_service(number, enforced.egress_set, service)
-        flow = Flow(client=address, server=address, protocol=protocol, port=port)
-        return self._by_rows(flow, egress, number, enforced.egress_set)
+            return self._by_service(number, policy_set, service)
+        flow = Flow(client=dialled.address, server=dialled.address, protocol=dialled.protocol, port=dialled.port)
+        return self._by_rows(flow, net.Direction.EGRESS, number, policy_set)
+
+    def _by_set(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
+        if policy_set == desired_.NOT_ISOLATED:
+            return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction, number)
+        if flow.malformed:
+            return _judged(DROPPED, verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
+        return self._by_rows(flow, direction, number, policy_set)
 
     def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
         """Find the longest match among the rows of the peer's identity, else of ANY, else deny."""
@@ -128,16 +148,32 @@ class Judge:
                 return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
         return _judged(DROPPED, verdict_.Reason.POLICY_DENIED, direction, number, policy_set=policy_set)
 
-    def _by_service(self, number: int, policy_set: int, service: int) -> Judgement:
+    def _by_service(self, number: int, policy_set: int, service: int) -> Judgement | None:
         egress = net.Direction.EGRESS
         found = self._find.service_class(policy_set, service)
-        if found is None:  # mixed: the packet layer judges the backend that is chosen
-            return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, 0, policy_set)
+        if found is None:
+            return None
         match found.service_class:
             case desired_.ServiceClass.ALL:
                 return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, found.rule, policy_set)
             case desired_.ServiceClass.NONE:
                 return _judged(DROPPED, verdict_.Reason.SERVICE_DENIED, egress, number, found.rule, policy_set)
+
+
+def first(egress: Judgement, ingress: Judgement) -> Judgement:
+    """Choose of two sides the one to tell of, where one is told: egress has been asked first."""
+    if not egress.allowed or (egress.verdict is AUDIT and ingress.allowed):
+        return egress
+    if ingress.verdict is FORWARDED and ingress.set == desired_.NOT_ISOLATED and egress.set != desired_.NOT_ISOLATED:
+        return egress
+    return ingress
+
+
+def _audited(judged: Judgement, audit: Judgement | None) -> Judgement:
+    """Put what is allowed to what the audit set says of it; None: nothing, for now."""
+    if audit is None or audit.verdict is not DROPPED:
+        return judged
+    return dataclasses.replace(audit, verdict=AUDIT)
 
 
 def _judged(  # noqa: PLR0917 - a Judgement's own fields in its own order

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import base
+from agent.datapath import base, tracing
 from agent.model import endpoint
 
 
@@ -96,6 +96,15 @@ class LayeredDatapath(base.Datapath):
         """Return what either lacks."""
         return (*self._packet.missing(), *self._socket.missing())
 
+    def loaded(self) -> tracing.Loaded:
+        """Read what both have. Raises DatapathError."""
+        packet = self._packet.loaded()
+        try:
+            return _Loaded(socket=self._socket.loaded(), packet=packet)
+        except errors.DatapathError:
+            packet.close()
+            raise
+
     def close(self) -> None:
         """Close both."""
         self._both(self._packet.close, self._socket.close)
@@ -109,3 +118,30 @@ class LayeredDatapath(base.Datapath):
         with contextlib.ExitStack() as calls:
             calls.callback(second)
             calls.callback(first)
+
+
+class _Loaded(tracing.Loaded):
+    """Both layers' contents, told one after the other."""
+
+    def __init__(self, *, socket: tracing.Loaded, packet: tracing.Loaded) -> None:
+        self._socket, self._packet = socket, packet
+
+    @property
+    def generation(self) -> int | None:
+        return self._socket.generation
+
+    def trace(self, question: tracing.Question, state: desired_.DesiredState) -> tuple[tracing.Layer, ...]:
+        return (*self._socket.trace(question, state), *self._packet.trace(question, state))
+
+    def inventory(self) -> tracing.Inventory:
+        socket, packet = self._socket.inventory(), self._packet.inventory()
+        return tracing.Inventory(programs=(*socket.programs, *packet.programs), tables=(*socket.tables, *packet.tables))
+
+    def rows(self, table: str, wanted: tracing.Wanted, state: desired_.DesiredState) -> Iterator[tracing.Row]:
+        of_sockets = any(one.name == table for one in self._socket.inventory().tables)
+        return (self._socket if of_sockets else self._packet).rows(table, wanted, state)
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as calls:
+            calls.callback(self._socket.close)
+            calls.callback(self._packet.close)

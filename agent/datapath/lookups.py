@@ -34,6 +34,14 @@ class Subject(Protocol):
     def held(self) -> bool:
         """Nothing passes yet (rule A45)."""
 
+    @property
+    def ingress_audit(self) -> int:
+        """0: no policy that selects it is in audit (rule A51)."""
+
+    @property
+    def egress_audit(self) -> int:
+        """0: likewise."""
+
 
 class Lookups(Protocol):
     """One function a map; all of one generation."""
@@ -150,6 +158,13 @@ class InState:
 
     def row(self, number: int, who: int, direction: net.Direction, protocol: int, port: int) -> desired_.Row | None:
         """Return the longest match; only lengths that the set has are tried."""
+        key = self.matched(number, who, direction, protocol, port)
+        return self.state.sets[number].rows[key] if key is not None else None
+
+    def matched(
+        self, number: int, who: int, direction: net.Direction, protocol: int, port: int
+    ) -> desired_.RowKey | None:
+        """Return the key of the row that `row` returns."""
         policy_set = self.state.sets.get(number)
         if policy_set is None or policy_set.direction is not direction:
             return None
@@ -157,12 +172,11 @@ class InState:
             self._shapes[number] = _shapes(policy_set)
         rows, shapes = policy_set.rows, self._shapes[number]
         for bits in shapes.get(protocol, ()):
-            row = rows.get(desired_.RowKey(who, protocol, _upper(port, bits), bits))
-            if row is not None:
-                return row
-        if desired_.ANY_PROTOCOL not in shapes:
-            return None
-        return rows.get(desired_.RowKey(who, desired_.ANY_PROTOCOL, 0, 0))
+            key = desired_.RowKey(who, protocol, _upper(port, bits), bits)
+            if key in rows:
+                return key
+        key = desired_.RowKey(who, desired_.ANY_PROTOCOL, 0, 0)
+        return key if key in rows else None
 
     def service_at(self, frontend: desired_.Frontend) -> int:
         """Return the service that listens there."""

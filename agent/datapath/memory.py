@@ -8,12 +8,13 @@ DesiredState when judging: what is not in the tables does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent import desired as desired_
-from agent.datapath import base, lookups, plan
+from agent import errors
+from agent.datapath import base, lookups, plan, tracing, walk, words
 from agent.datapath import judge as judge_
-from agent.model import endpoint, net
+from agent.model import endpoint, net, verdict
 
 Hook = judge_.Hook
 Judgement = judge_.Judgement
@@ -49,6 +50,10 @@ class MemoryDatapath(base.Datapath):
         """Make one step of a plan; stopping after it is what a crash there leaves."""
         self.tables = plan.after(self.tables, step)
 
+    def loaded(self) -> tracing.Loaded:
+        """Look into the tables."""
+        return _Loaded(self.tables)
+
     def close(self) -> None:
         """Do nothing: there is no descriptor to let go of, and the tables stay."""
 
@@ -62,6 +67,12 @@ class MemoryDatapath(base.Datapath):
         """Judge a connection as the packet layer does; `protocol` is the IANA number, `port` the server's."""
         return self._judging().packet(judge_.Flow(client=client, server=server, protocol=protocol, port=port), hook)
 
+    def judge_ends(
+        self, *, client: net.Address, server: net.Address, protocol: int, port: int, hook: Hook = Hook.FORWARD
+    ) -> tuple[Judgement, ...]:
+        """Judge likewise, and return what each side says that has a say, egress first."""
+        return self._judging().ends(judge_.Flow(client=client, server=server, protocol=protocol, port=port), hook)
+
     def judge_connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
         """Judge connect() or sendmsg() of a process in network namespace `cookie` as the socket layer does."""
         return self._judging().connect(cookie, net.normalize(address), protocol, port)
@@ -71,3 +82,44 @@ class MemoryDatapath(base.Datapath):
         if self._found_in.tables is not self.tables:
             self._found_in = lookups.InTables(self.tables)
         return judge_.Judge(self._found_in)
+
+
+class _Loaded(tracing.Loaded):
+    """Tables in place of a kernel."""
+
+    def __init__(self, tables: plan.Tables) -> None:
+        self._tables = tables
+
+    @property
+    def generation(self) -> int | None:
+        return self._tables.generation
+
+    def trace(self, question: tracing.Question, state: desired_.DesiredState) -> tuple[tracing.Layer, ...]:
+        place = walk.InTables(self._tables)
+        return tuple(tracing.by_look_ups(place, question, state, frozenset(verdict.Layer)))
+
+    def inventory(self) -> tracing.Inventory:
+        return tracing.Inventory(
+            tables=tuple(
+                tracing.TableUse(
+                    kind=tracing.Kind.MAP,
+                    name=table.value,
+                    type="dictionary",
+                    entries=len(self._tables.content(table)),
+                    capacity=plan.CAPACITY[table],
+                )
+                for table in plan.Table
+            )
+        )
+
+    def rows(self, table: str, wanted: tracing.Wanted, state: desired_.DesiredState) -> Iterator[tracing.Row]:
+        known = {each.value: each for each in plan.Table}
+        if table not in known:
+            raise errors.InvalidInput(field="MAP", value=table, remedy=f"name one of {', '.join(known)}")
+        which, says = known[table], words.Words(state)
+        for key, value in self._tables.content(which).items():
+            if tracing.is_wanted(which, key, value, wanted):
+                yield tracing.Row(says.key(which, key), says.entry(which, value))
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import base
+from agent.datapath import base, tracing
 from agent.model import endpoint
 
 
@@ -110,6 +110,10 @@ class MigratingDatapath(base.Datapath):
     def missing(self) -> Sequence[str]:
         """Return what the successor lacks."""
         return self._successor.missing()
+
+    def loaded(self) -> tracing.Loaded:
+        """Read what the successor has."""
+        return self._successor.loaded()
 
     def close(self) -> None:
         """Close the successor."""

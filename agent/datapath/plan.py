@@ -95,6 +95,8 @@ class EndpointSlot:
     ingress_set: int
     egress_set: int
     held: bool
+    ingress_audit: int = desired_.NOT_ISOLATED
+    egress_audit: int = desired_.NOT_ISOLATED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +254,13 @@ _BY_FAMILY = (Table.EP_BY_IP, Table.IPCACHE_HOST, Table.IPCACHE_CIDR, Table.HELD
 
 
 def _endpoint_value(item: desired_.Endpoint) -> EndpointValue:
-    slot = EndpointSlot(ingress_set=item.ingress_set, egress_set=item.egress_set, held=item.held)
+    slot = EndpointSlot(
+        ingress_set=item.ingress_set,
+        egress_set=item.egress_set,
+        held=item.held,
+        ingress_audit=item.ingress_audit,
+        egress_audit=item.egress_audit,
+    )
     return EndpointValue(slots=(slot, slot), ingress_ifindex=item.ingress_ifindex)
 
 

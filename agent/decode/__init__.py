@@ -202,6 +202,15 @@ def _policy(
     """Read a namespaced policy kind, whatever its version."""
     if not isinstance(document.member("metadata").member("name").value, str):
         report.add("metadata.name", f"is not text; the policy is called {meta.name} here, give it a name")
+    found = _policy_of_kind(document, type_, meta, uid, report)
+    if found is None or not workloads.asks_audit(document, report, "the policy is enforced"):
+        return found
+    return dataclasses.replace(found, asks_audit=True)
+
+
+def _policy_of_kind(
+    document: fields.Field, type_: _TypeMeta, meta: resources.ObjectRef, uid: str, report: fields.Report
+) -> resources.NetworkPolicy | None:
     if type_.kind == "CiliumNetworkPolicy":
         return refused.cilium_policy(document, meta, uid, report)
     if type_.group in refused.CALICO_GROUPS:

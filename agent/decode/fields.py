@@ -113,6 +113,10 @@ class Field:
         """Return one member; of a field that is not given, a field that is not given."""
         return Field(self.mapping().get(name), f"{self.path}.{name}" if self.path else name)
 
+    def element(self, key: str) -> Field:
+        """Return the value that a mapping of people's own keys has for `key`, or a field that is not given."""
+        return Field(self.mapping().get(key), f"{self.path}[{key}]")
+
     def only(self, *names: str) -> None:
         """Refuse members that are not in `names`: what they ask for is unknown, and could be less access."""
         for key, _ in self.pairs():

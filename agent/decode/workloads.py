@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from agent import snapshot
 from agent.decode import fields, values
-from agent.model import labels, net, resources
+from agent.model import audit, labels, net, resources
 
 _LEFT_OUT = "it is left out"
 _NODE_ADDRESS_TYPES = ("InternalIP", "ExternalIP")
@@ -46,7 +46,23 @@ def namespace(document: fields.Field, name: str, report: fields.Report) -> resou
         value = _or_none(values.label_value, at, report, _LEFT_OUT) if at.given else ""
         if value is not None:
             pairs[key] = value
-    return resources.Namespace(name=name, labels=labels.Labels(pairs | {snapshot.METADATA_NAME: name}))
+    return resources.Namespace(
+        name=name,
+        labels=labels.Labels(pairs | {snapshot.METADATA_NAME: name}),
+        asks_audit=asks_audit(document, report, "its policies are enforced"),
+    )
+
+
+def asks_audit(document: fields.Field, report: fields.Report, consequence: str) -> bool:
+    """Read the annotation that asks for audit (rule A51); what is not clearly `true` asks for nothing."""
+    try:
+        asked = document.member("metadata").member("annotations").element(audit.ANNOTATION)
+        if asked.value in ("true", "false", None):
+            return asked.value == "true"
+        raise asked.malformed('"true" or "false", in quotes')
+    except fields.Malformed as malformed:
+        report.give_up(malformed, consequence)
+        return False
 
 
 def node(document: fields.Field, name: str, report: fields.Report) -> resources.Node:

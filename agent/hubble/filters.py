@@ -171,7 +171,8 @@ def _pods(field: str, values: Iterable[object], end: End) -> Predicate:
 
 def _services(field: str, values: Iterable[object], end: End) -> Predicate:
     def of(record: records.Record) -> tuple[str, str] | None:
-        found: resources.ObjectRef | None = records.service(end(record))
+        asked = records.dialled(record.event) if end is _destination else end(record)
+        found: resources.ObjectRef | None = records.service(asked)
         return (found.namespace, found.name) if found is not None else None
 
     return _named(field, values, of)

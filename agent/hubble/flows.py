@@ -18,8 +18,6 @@ from agent.model import net, resources, verdict
 RULE_LABEL = "nodewall:rule="
 DEFAULT_DENY_LABEL = "nodewall:default-deny"
 EMITTER = "nodewall"
-MATCH_ALL = 4
-"""policy_match_type: no rule was asked. The others need the key that matched, which a verdict does not carry."""
 LOST_SOURCES = {
     "ring": pb.PERF_EVENT_RING_BUFFER,
     "queue": pb.OBSERVER_EVENTS_QUEUE,
@@ -59,12 +57,13 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
         destination_names=[plain(name) for name in records.names(destination)],
         event_type=pb.CiliumEventType(type=record.event_type, sub_type=record.event_sub_type),
         source_service=_service(source),
-        destination_service=_service(destination),
+        destination_service=_service(records.dialled(event)),
         traffic_direction=pb.INGRESS if event.direction is net.Direction.INGRESS else pb.EGRESS,
-        policy_match_type=MATCH_ALL if event.reason is verdict.Reason.NOT_ISOLATED else 0,
+        policy_match_type=event.match.value,
         uuid=record.uuid,
         emitter=pb.Emitter(name=EMITTER, version=version),
-        Summary=with_process(summary(event), event),
+        Summary=with_call(summary(event), event),
+        aggregate=aggregate(event),
     )
     message.time.FromNanoseconds(event.time_ns)
     message.is_reply.value = False  # what is judged is always the original direction
@@ -83,11 +82,33 @@ def summary(event: verdict.VerdictEvent) -> str:
     return plain("; ".join(said))
 
 
-def with_process(said: str, event: verdict.VerdictEvent) -> str:
-    """Add who asked to a summary, where that is known."""
-    if event.process is None:
+def with_call(said: str, event: verdict.VerdictEvent) -> str:
+    """Add to a summary who asked, for what, and how many others are not told of, where that is known."""
+    if event.process is None and event.dialled is None and not event.repeats:
         return said
-    return plain(f"{said}; for {event.process.command}[{event.process.pid}]")
+    more = [said]
+    if event.process is not None:
+        more.append(f"for {event.process.command}[{event.process.pid}]")
+    if event.dialled is not None:
+        more.append(f"dialled {_socket_address(event.dialled)}")
+    if event.repeats:
+        more.append(f"{event.repeats} like it kept back")
+    return plain("; ".join(more))
+
+
+def aggregate(event: verdict.VerdictEvent) -> pb.Aggregate | None:
+    """Return how many verdicts this one stands for, itself among them; None: for no other."""
+    if not event.repeats:
+        return None
+    count = event.repeats + 1
+    if event.direction is net.Direction.INGRESS:
+        return pb.Aggregate(ingress_flow_count=count)
+    return pb.Aggregate(egress_flow_count=count)
+
+
+def _socket_address(end: verdict.FlowEnd) -> str:
+    host = f"[{end.address}]" if end.address.version == net.Family.IPV6.value else str(end.address)
+    return f"{host}:{end.port}" if end.port else host
 
 
 def plain(text: str) -> str:

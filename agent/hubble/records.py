@@ -59,7 +59,7 @@ class Record:
     @property
     def drop_reason(self) -> int:
         """Hubble's number; 0 where nothing was dropped."""
-        return DROP_REASONS.get(self.event.reason, 0)
+        return DROP_REASONS.get(self.event.reason, 0) if self.event.verdict is verdict.Verdict.DROPPED else 0
 
     @property
     def ip_version(self) -> int:
@@ -69,12 +69,21 @@ class Record:
     @property
     def event_type(self) -> int:
         """Hubble's number of the kind of event."""
-        return POLICY_VERDICT if self.event.reason in BY_POLICY else DROP
+        by_policy = self.event.reason in BY_POLICY or self.event.verdict is not verdict.Verdict.DROPPED
+        return POLICY_VERDICT if by_policy else DROP
 
     @property
     def event_sub_type(self) -> int:
         """Of a drop its reason; 0 of a policy's verdict."""
         return self.drop_reason if self.event_type == DROP else 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEnd(verdict.FlowEnd):
+    """An end as a recording has it, which may be another program's: with several names, and other words."""
+
+    recorded_names: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def run_number(node: str, started_unix_ns: int) -> int:
@@ -101,6 +110,11 @@ def cluster(end: verdict.FlowEnd) -> str:
     return CLUSTER if end.pod else ""
 
 
+def dialled(event: verdict.VerdictEvent) -> verdict.FlowEnd:
+    """Return the end that the application asked for: the destination, unless it was led there by a Service."""
+    return event.dialled if event.dialled is not None else event.destination
+
+
 def service(end: verdict.FlowEnd) -> resources.ObjectRef | None:
     """Return the Service the address belongs to."""
     return end.owner if end.owner is not None and end.owner.kind == "Service" else None
@@ -108,12 +122,14 @@ def service(end: verdict.FlowEnd) -> resources.ObjectRef | None:
 
 def names(end: verdict.FlowEnd) -> tuple[str, ...]:
     """Return the names an address has that is no pod's and no Service's: of a node, or of a machine outside."""
+    if isinstance(end, RecordedEnd):
+        return end.recorded_names
     return (end.owner.name,) if end.owner is not None and end.owner.kind != "Service" else ()
 
 
 def selectable(end: verdict.FlowEnd, node: str) -> labels.Labels:
     """Return what label selectors see; what a pod may write itself never stands for what is derived."""
     derived = {NAMESPACE_LABEL: end.namespace} if end.pod else {}
-    if word := reserved(end, node):
-        derived[RESERVED + word] = ""
+    words = end.words if isinstance(end, RecordedEnd) else (reserved(end, node),)
+    derived.update({RESERVED + word: "" for word in words if word})
     return labels.Labels({**end.labels, **derived})

@@ -18,7 +18,7 @@ NANO = 1_000_000_000
 KEPT = 4096
 """Pieces kept; when there are more all are forgotten, as what traffic there is has changed."""
 FLOW_TAG = bytes([observer_pb2.GetFlowsResponse.FLOW_FIELD_NUMBER << 3 | 2])
-OWN = ("time", "uuid", "l4", "Summary")
+OWN = ("time", "uuid", "l4", "Summary", "aggregate")
 """Fields that differ from one flow to the next."""
 
 
@@ -42,7 +42,12 @@ class Writer:
         """Return a serialised observer.GetFlowsResponse with the flow."""
         event = record.event
         piece = self._piece(record)
-        own = pb.Flow(uuid=record.uuid, l4=flows.layer4(event), Summary=flows.with_process(piece.summary, event))
+        own = pb.Flow(
+            uuid=record.uuid,
+            l4=flows.layer4(event),
+            Summary=flows.with_call(piece.summary, event),
+            aggregate=flows.aggregate(event),
+        )
         envelope = observer_pb2.GetFlowsResponse(node_name=event.node)
         seconds, nanos = divmod(event.time_ns, NANO)
         for time in (own.time, envelope.time):
@@ -67,6 +72,7 @@ def _kind(event: verdict.VerdictEvent) -> tuple[object, ...]:
     source, destination = event.source, event.destination
     return (
         *(event.verdict, event.reason, event.direction, event.layer, event.rule, event.isolating, event.node),
+        *(event.match, records.dialled(event).owner),
         *(source.address, source.identity, source.namespace, source.pod, source.labels, source.owner),
         *(destination.address, destination.identity, destination.namespace, destination.pod),
         *(destination.labels, destination.owner),

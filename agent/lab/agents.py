@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent import errors, patience
 from agent.lab import orders as orders_
 from agent.lab import plan, removal, rundir
+from agent.model import audit as audit_
 from agent.sources import manifests
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def flags(node: str, paths: rundir.RunDirectory, engine: str, iptables: str = "a
         "--engine": engine,
         "--iptables": iptables,
     }
-    return [text for flag, value in given.items() for text in (flag, str(value))]
+    named = [text for flag, value in given.items() for text in (flag, str(value))]
+    return [*named, "--allow-audit-annotations"]  # who writes a lab's manifests is its admin
 
 
 def cgroup(node: str, paths: rundir.RunDirectory) -> pathlib.Path:
@@ -95,6 +97,13 @@ class Watch:
     def pods(self, node: str) -> frozenset[str]:
         """Ask one agent whom it enforces policy on, as NAMESPACE/NAME; raises errors.Unreachable."""
         return frozenset(f"{one.namespace}/{one.pod}" for one in self._agent(node).endpoints())
+
+    def audit(self, node: str) -> audit_.Audit:
+        """Ask one agent what is in audit; raises errors.Unreachable."""
+        entries, _ = self._agent(node).audit()
+        return audit_.Audit(
+            commands=frozenset(audit_.Target(one.namespace, one.policy) for one in entries), annotations=True
+        )
 
     def _agent(self, node: str) -> client.AgentClient:
         from agent.rpc import client  # noqa: PLC0415 - gRPC takes 0.2 s to load, and labs without agents do without

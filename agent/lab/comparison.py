@@ -43,7 +43,7 @@ def compare(
         if (number, protocol) not in declared:
             remedy = f"name a port that some pod declares: {', '.join(f'{n}/{p.name}' for n, p in declared)}"
             raise errors.InvalidInput(field="port", value=f"{number}/{protocol.name}", remedy=remedy)
-    expected = list(reachability.reach(picture, ports or declared))
+    expected = list(reachability.reach(picture, ports or declared, running.audits()))
     measured = running.probe([_request(one) for one in expected], timeout_s)
     rows = [Row(expected=one, measured=result) for one, result in zip(expected, measured, strict=True)]
     doubtful = [index for index, row in enumerate(rows) if not row.agrees]

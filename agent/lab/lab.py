@@ -7,6 +7,7 @@ fails, so that nothing is left but what works.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from agent import errors
 from agent.datapath import engines
 from agent.lab import agents as agents_
 from agent.lab import exchange, files, kernel, orders, plan, removal, resolve, rundir
+from agent.model import audit as audit_
 from agent.model import net
 
 Progress = Callable[[str], None]
@@ -209,6 +211,14 @@ class Lab:
                 for party, one in parties.items()
             ],
         }
+
+    def audits(self) -> Mapping[str, audit_.Audit]:
+        """Return what is in audit on each node: by the manifests, and what its agent was told."""
+        found = dict.fromkeys(self.plan.nodes, audit_.Audit(annotations=True))
+        for node in self.plan.nodes if self.agents else ():
+            with contextlib.suppress(errors.Unreachable):  # what it enforced last stays, and only manifests are known
+                found[node] = self._watching().audit(node)
+        return found
 
     def down(self) -> bool:
         """Take the lab down, whatever is left of it; tell whether there was anything."""

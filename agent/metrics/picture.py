@@ -43,6 +43,12 @@ class Picture:
     problems: int = 0
     endpoints: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """By state: `isolated`, `open`, `held`."""
+    enforcing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Pods by mode: `enforce`, `audit`, `none`."""
+    audited: int = 0
+    """Policies in audit."""
+    audit_age_s: float = 0
+    """For how long the longest is in audit; 0: nothing is."""
     identities: int = 0
     verdicts: Mapping[Kind, int] = dataclasses.field(default_factory=dict)
     """As they were read; those that were lost are in `lost` alone."""
@@ -50,6 +56,9 @@ class Picture:
     """By layer and outcome (allowed, denied, spoofed, malformed), as the kernel counts them; none is lost."""
     lost: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """By source: `ring`, `queue`, `client`."""
+    suppressed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Kept back by the rate limit: `suppressed`, and of these `repeated` (told later) and `forgotten` (never).
+    By the observer: `again`."""
     usage: Mapping[str, base.Usage] = dataclasses.field(default_factory=dict)
     """By map."""
     set_members: int | None = None

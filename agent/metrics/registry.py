@@ -5,7 +5,8 @@ The only module that imports prometheus_client, whose global registry stays unus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 import prometheus_client
 from prometheus_client import metrics_core
@@ -14,6 +15,18 @@ from agent.metrics import families, picture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One number of a scrape."""
+
+    name: str
+    kind: str
+    """`counter`, `gauge`, `histogram`."""
+    labels: Mapping[str, str]
+    value: float
+    help: str
 
 
 class Registry:
@@ -38,6 +51,19 @@ class Registry:
         """Write everything in the text format."""
         self._now = now
         return prometheus_client.generate_latest(self._registry)
+
+    def samples(self, now: picture.Picture) -> Iterator[Sample]:
+        """Yield the numbers of a page."""
+        self._now = now
+        for metric in self._registry.collect():
+            for one in metric.samples:
+                yield Sample(
+                    name=one.name,
+                    kind=metric.type,
+                    labels=dict(one.labels),
+                    value=float(one.value),
+                    help=metric.documentation,
+                )
 
     def describe(self) -> Iterator[metrics_core.Metric]:
         """Yield the metrics without samples; prometheus_client asks when this is registered."""

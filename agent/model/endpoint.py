@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from agent.model import audit as audit_
 from agent.model import net
 
 
@@ -63,3 +64,4 @@ class NodeView:
     sandboxes: tuple[Sandbox, ...] = ()
     deny_mode: DenyMode = DenyMode.REJECT
     hold_mode: HoldMode = HoldMode.AUTO
+    audit: audit_.Audit = audit_.NOTHING

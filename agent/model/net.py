@@ -15,6 +15,7 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PORT_MAX = 65535
+MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
 class Protocol(enum.Enum):
@@ -70,6 +71,11 @@ def normalize(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def mapped(address: Address) -> bytes:
+    """Return 16 bytes in network order, IPv4 as ::ffff:a.b.c.d (RFC 4291 2.5.5.2)."""
+    return address.packed if isinstance(address, ipaddress.IPv6Address) else MAPPED_PREFIX + address.packed
 
 
 def host_network(address: Address) -> Network:

@@ -91,6 +91,8 @@ class Namespace:
 
     name: str
     labels: labels_.Labels = labels_.NO_LABELS
+    asks_audit: bool = False
+    """Its annotation asks for audit of its policies; whether that counts is the node's admin's to say (rule A51)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,8 @@ class NetworkPolicy:
     directions: frozenset[net.Direction] = frozenset()
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
+    asks_audit: bool = False
+    """Its annotation asks for audit; whether that counts is the node's admin's to say (rule A51)."""
 
     @property
     def ref(self) -> ObjectRef:

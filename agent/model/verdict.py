@@ -51,6 +51,25 @@ class Reason(enum.Enum):
     """Somebody else's rule kept the packet from being judged, and it concerns an enforced endpoint (iptables)."""
 
 
+class Match(enum.Enum):
+    """What of a flow the row that decided speaks of; the value is Hubble's policy_match_type."""
+
+    NONE = 0
+    """No row decided, or it is not known which."""
+    L3_ONLY = 1
+    """The peer."""
+    L3_L4 = 2
+    """The peer and the port."""
+    L4_ONLY = 3
+    """The port."""
+    ALL = 4
+    """Nothing: everything matches, or no policy isolates."""
+    L3_PROTO = 5
+    """The peer and the protocol."""
+    PROTO_ONLY = 6
+    """The protocol."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class RuleRef:
     """Names the rule of a policy that decided; `index` counts within its direction."""
@@ -108,6 +127,13 @@ class VerdictEvent:
     isolating: tuple[resources.ObjectRef, ...] = ()
     """The policies that isolate the subject, where nothing allowed the flow."""
     process: Process | None = None
+    match: Match = Match.NONE
+    dialled: FlowEnd | None = None
+    """What the application asked for, where it was led elsewhere: a Service, mostly."""
+    repeats: int = 0
+    """Verdicts of the same kind before this one that were kept back: endpoint, peer's identity, port and verdict."""
+    joined: bool = False
+    """Both layers told of it: the packet layer decided, the socket layer knows `process` and `dialled`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +144,8 @@ class Filter:
     namespace: str = ""
     pod: str = ""
     """Name and namespace must be of one end, whichever."""
+    raw: bool = False
+    """Each layer's verdict for itself, not one a connection."""
 
     def admits(self, event: VerdictEvent) -> bool:
         """Tell whether `event` is wanted."""

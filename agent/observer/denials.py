@@ -1,5 +1,7 @@
 """Denied flows as log lines: one a flow and interval, with the number of those that were kept back.
 
+What would be denied, were a policy not in audit (rule A51), has a log of its own.
+
 A pod in a loop of connect() calls must not fill the node's disk or take a core: the same denial is logged again after
 REPEAT_NS at the earliest, and all denials together get no more than BUDGET lines a second.
 """
@@ -22,9 +24,12 @@ SECOND_NS = 1_000_000_000
 class DenialLog:
     """Decides which denials become lines; time is that of the verdicts."""
 
-    def __init__(self, write: Callable[[dict[str, object]], None]) -> None:
-        """`write` gets the fields of one line."""
+    def __init__(
+        self, write: Callable[[dict[str, object]], None], of: verdict.Verdict = verdict.Verdict.DROPPED
+    ) -> None:
+        """`write` gets the fields of one line; verdicts other than `of` are none of its business."""
         self._write = write
+        self._of = of
         self._last_ns: collections.OrderedDict[tuple[object, ...], int] = collections.OrderedDict()
         self._held_back: collections.Counter[tuple[object, ...]] = collections.Counter()
         self._second = 0
@@ -35,7 +40,7 @@ class DenialLog:
     async def follow(self, items: AsyncIterator[verdict.Item]) -> None:
         """Log denials out of `items` until they end."""
         async for item in items:
-            if isinstance(item, verdict.VerdictEvent) and item.verdict is verdict.Verdict.DROPPED:
+            if isinstance(item, verdict.VerdictEvent) and item.verdict is self._of:
                 self.see(item)
 
     def see(self, event: verdict.VerdictEvent) -> None:
@@ -43,17 +48,17 @@ class DenialLog:
         flow = _flow(event)
         last = self._last_ns.get(flow)
         if last is not None and event.time_ns - last < REPEAT_NS:
-            self._held_back[flow] += 1
+            self._held_back[flow] += 1 + event.repeats
             return
         if not self._within_budget(event.time_ns):
-            self._unlogged += 1
+            self._unlogged += 1 + event.repeats
             return
         self._last_ns[flow] = event.time_ns
         self._last_ns.move_to_end(flow)
         if len(self._last_ns) > REMEMBERED:
             forgotten, _ = self._last_ns.popitem(last=False)
             self._unlogged += self._held_back.pop(forgotten, 0)
-        suppressed = self._held_back.pop(flow, 0)
+        suppressed = self._held_back.pop(flow, 0) + event.repeats
         line = fields(event)
         if suppressed:
             line["suppressed"] = suppressed
@@ -85,6 +90,8 @@ def fields(event: verdict.VerdictEvent) -> dict[str, object]:
         line["rule"] = str(event.rule)
     if event.isolating:
         line["isolated_by"] = ", ".join(str(ref) for ref in event.isolating)
+    if event.dialled is not None:
+        line["dialled"] = _end(event.dialled)
     if event.process is not None:
         line["process"] = f"{event.process.command}[{event.process.pid}]"
     return line

@@ -6,15 +6,41 @@ can forge; the other end by its address. Everything unknown stays unknown: a ver
 
 from __future__ import annotations
 
-from typing import Protocol
+import dataclasses
+import enum
+from collections.abc import Hashable
+from typing import Protocol, TypeAlias
 
-from agent.model import net
+from agent import desired as desired_
+from agent.model import identity, net
 from agent.model import verdict as verdict_
 from agent.observer import history as history_
-from agent.observer import names
+from agent.observer import joining, names
 
 ISOLATION = frozenset({verdict_.Reason.POLICY_DENIED, verdict_.Reason.SERVICE_DENIED})
 """Reasons that are attributed to the policies that isolate, as no rule decided."""
+
+
+BY_RULE = frozenset({verdict_.Reason.RULE_ALLOWED, verdict_.Reason.POLICY_DENY})
+
+
+class Layer4(enum.Enum):
+    """What a row says of protocol and port."""
+
+    ANY = 0
+    PROTOCOL = 1
+    PORT = 2
+
+
+SHAPES = {
+    (True, Layer4.ANY): verdict_.Match.L3_ONLY,
+    (True, Layer4.PROTOCOL): verdict_.Match.L3_PROTO,
+    (True, Layer4.PORT): verdict_.Match.L3_L4,
+    (False, Layer4.ANY): verdict_.Match.ALL,
+    (False, Layer4.PROTOCOL): verdict_.Match.PROTO_ONLY,
+    (False, Layer4.PORT): verdict_.Match.L4_ONLY,
+}
+"""By whether a row names a peer, and what it says of the rest."""
 
 
 class RawEvent(Protocol):
@@ -92,12 +118,46 @@ class RawEvent(Protocol):
     def command(self) -> str:
         """Name of the calling thread, hostile."""
 
+    @property
+    def repeats(self) -> int:
+        """Events of this kind that were kept back since the last one."""
 
-def enrich(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
+    @property
+    def towards(self) -> joining.Towards:
+        """What was asked for, in raw numbers."""
+
+    @property
+    def came_from(self) -> Hashable:
+        """Who asked: address and port, in whatever form."""
+
+
+Told: TypeAlias = RawEvent | joining.Joined[RawEvent]
+"""What becomes one verdict."""
+
+
+def enrich(told: Told, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
     """Return the verdict; `monotonic_to_unix_ns` is what to add to the event's clock.
 
     Raises ValueError on numbers no enum has: an event of other programs than these.
     """
+    if isinstance(told, joining.Joined):
+        event = _verdict(told.packet, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns)
+        repeats, call = event.repeats + told.more, told.socket
+        if call is None:
+            return dataclasses.replace(event, repeats=repeats)
+        dialled = _dialled(told.packet, call, past)
+        return dataclasses.replace(event, process=_process(call), dialled=dialled, joined=True, repeats=repeats)
+    return _verdict(told, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns)
+
+
+def layers(told: Told) -> tuple[RawEvent, ...]:
+    """Return what each layer said, the socket layer first."""
+    if not isinstance(told, joining.Joined):
+        return (told,)
+    return (told.packet,) if told.socket is None else (told.socket, told.packet)
+
+
+def _verdict(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
     moment = past.at(event.generation)
     direction = net.Direction(event.direction)
     reason = verdict_.Reason(event.reason)
@@ -116,8 +176,50 @@ def enrich(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_unix
         generation=event.generation,
         rule=past.rule(event.rule, moment) if event.rule else None,
         isolating=policy_set.isolating if policy_set is not None else (),
-        process=verdict_.Process(pid=event.pid, command=event.command) if event.pid else None,
+        process=_process(event),
+        match=_match(event, reason, direction, moment),
+        repeats=event.repeats,
     )
+
+
+def _process(event: RawEvent) -> verdict_.Process | None:
+    return verdict_.Process(pid=event.pid, command=event.command) if event.pid else None
+
+
+def _dialled(packet: RawEvent, socket: RawEvent, past: history_.Past) -> verdict_.FlowEnd | None:
+    """Return where the call of a packet went, if that is elsewhere; a node port is the Service's as well."""
+    if packet.towards == socket.towards:
+        return None
+    moment = past.at(socket.generation)
+    end = _end(net.normalize(socket.destination), socket.destination_port, socket.destination_identity, None, moment)
+    service = moment.services.at(*socket.towards[1:])
+    return dataclasses.replace(end, owner=service.ref) if service is not None else end
+
+
+def _match(
+    event: RawEvent, reason: verdict_.Reason, direction: net.Direction, moment: history_.Moment
+) -> verdict_.Match:
+    """Return the shape of the row that decided; NONE where it is not sure to be that row."""
+    if reason is verdict_.Reason.NOT_ISOLATED:
+        return verdict_.Match.ALL
+    peer = event.destination_identity if direction is net.Direction.EGRESS else event.source_identity
+    if reason not in BY_RULE or not peer or not event.policy_set:
+        return verdict_.Match.NONE
+    if event.layer == verdict_.Layer.SOCKET.value and moment.services.at(*event.towards[1:]) is not None:
+        return verdict_.Match.NONE  # decided by what the rows say of its backends
+    flow = (direction, event.protocol, event.destination_port)
+    for who in (peer, identity.ANY):
+        key = moment.lookups.matched(event.policy_set, who, *flow)
+        if key is not None:
+            found = moment.state.sets[event.policy_set].rows[key]
+            return SHAPES[who != identity.ANY, _layer4(key)] if found.rule == event.rule else verdict_.Match.NONE
+    return verdict_.Match.NONE
+
+
+def _layer4(key: desired_.RowKey) -> Layer4:
+    if key.port_bits:
+        return Layer4.PORT
+    return Layer4.ANY if key.protocol == desired_.ANY_PROTOCOL else Layer4.PROTOCOL
 
 
 def _ends(

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 
 from agent import desired as desired_
 from agent import snapshot as snapshot_
+from agent.datapath import lookups
 from agent.model import net, verdict
-from agent.observer import names
+from agent.observer import dialled, names
 
 KEPT = 8
 
@@ -31,6 +32,16 @@ class Moment:
     def names(self) -> Mapping[net.Address, names.Name]:
         """Names by address."""
         return names.index(self.state, self.snapshot)
+
+    @functools.cached_property
+    def services(self) -> dialled.Services:
+        """Services by where they listen."""
+        return dialled.Services(self.state, self.snapshot)
+
+    @functools.cached_property
+    def lookups(self) -> lookups.InState:
+        """What a judgement looks up."""
+        return lookups.InState(self.state)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,9 @@ wakes a reader only when it had caught up, so that a busy node is woken some doz
 verdict, and a flood of events costs at most half a core and never the event loop. Of a batch larger than BATCH only
 the newest are published; the others are counted and readers are told. What the kernel could not even write into the
 ring is its own counter, looked at once a second.
+
+What two layers say of one connection becomes one verdict (`joining`); a call that waits for its packet is told when it
+has waited too long, for which the thread wakes up in time.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agent import clock as clock_
-from agent.model import net, verdict
-from agent.observer import enrich, history, stream, unnamed
+from agent.model import endpoint, net, verdict
+from agent.observer import enrich, history, joining, stream, unnamed
 
 BATCH = 8192
+FULL = 7900
+"""A reading of so many may have left some: readers take from here to a batch at once."""
 LOOK_NS = 1_000_000_000
 """How often the kernel's lost counter is read; also the longest wait for an event."""
 GATHER_S = 0.04
@@ -73,6 +78,7 @@ class Observer:
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._looked_ns = 0
         self._kernel_lost_before: int | None = None
+        self._joiner: joining.Joiner[enrich.RawEvent] = joining.Joiner()
         self._unnamed: collections.deque[unnamed.Unnamed] = collections.deque()
         """Batches that the stream may still have, oldest first."""
         self._unnamed_count = 0
@@ -80,6 +86,11 @@ class Observer:
         """Events dropped because the agent fell behind, or unknown to it."""
         self.seen: collections.Counter[tuple[int, int, int, int]] = collections.Counter()
         """Events read, by what KNOWN is made of; those of none of these kinds are `dropped` as well."""
+
+    @property
+    def again(self) -> int:
+        """Events of connections that were told of before (`again`); any thread may ask."""
+        return self._joiner.again
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -95,6 +106,7 @@ class Observer:
 
     def read_once(self) -> int:
         """Move what the ring holds into the stream; return how many events that were."""
+        began_ns = self._clock.monotonic_ns()
         raw = self._reader.read()
         past = self._history.past  # after reading: a generation is staged before its first event
         newest = raw[-BATCH:]
@@ -105,12 +117,26 @@ class Observer:
         if dropped:
             self.dropped += dropped
             self._stream.tell_lost(verdict.Lost(count=dropped, where="queue"))
-        if known:
-            offset = self._clock.unix_ns() - self._clock.monotonic_ns()
-            self._publish(unnamed.Unnamed(known, node=self._node, past=past, monotonic_to_unix_ns=offset))
+        # A whole batch may leave others in the ring: only what is older than its last event has been read for sure.
+        self._tell(self._join(known, past, until_ns=raw[-1].time_ns if len(raw) >= FULL else began_ns), past)
         self._name_old(past)
         self._look_at_kernel()
         return len(raw)
+
+    def _join(self, events: Sequence[enrich.RawEvent], past: history.Past, *, until_ns: int) -> Sequence[enrich.Told]:
+        def backends(call: enrich.RawEvent) -> joining.Backends | None:
+            service = past.at(call.generation).services.at(*call.towards[1:])
+            return service.backends if service is not None else None
+
+        def followed(call: enrich.RawEvent) -> bool:
+            return past.at(call.generation).state.deny_mode is endpoint.DenyMode.DROP
+
+        return self._joiner.join(events, until_ns=until_ns, backends=backends, followed=followed)
+
+    def _tell(self, told: Sequence[enrich.Told], past: history.Past) -> None:
+        if told:
+            offset = self._clock.unix_ns() - self._clock.monotonic_ns()
+            self._publish(unnamed.Unnamed(told, node=self._node, past=past, monotonic_to_unix_ns=offset))
 
     def _publish(self, batch: unnamed.Unnamed) -> None:
         self._stream.publish(batch)
@@ -141,9 +167,15 @@ class Observer:
         poll.register(self._reader.fd, select.POLLIN)
         poll.register(self._stop_fd, select.POLLIN)
         while not self._stop.is_set():
-            poll.poll(LOOK_NS / 1e6)
+            poll.poll(self._wait_ns() / 1e6)
             began = self._clock.monotonic_ns()
             if count := self.read_once():
                 took_s = (self._clock.monotonic_ns() - began) / 1e9
                 self._stop.wait(min(REST_MOST_S, max(took_s, GATHER_S if count < BATCH else 0)))
+        self._tell(self._joiner.rest(), self._history.past)
         os.close(self._stop_fd)
+
+    def _wait_ns(self) -> int:
+        """Return how long to wait for an event at most."""
+        due_ns = self._joiner.due_ns
+        return LOOK_NS if due_ns is None else min(LOOK_NS, max(1_000_000, due_ns - self._clock.monotonic_ns()))

@@ -56,6 +56,8 @@ class Subscription:
 
     def offer(self, events: Sequence[verdict.VerdictEvent]) -> int:
         """Queue `events`, dropping the oldest where there is no room; return how many. Any thread may call."""
+        if self._wanted.raw:
+            events = _layers(events)
         places = _admitted(events, self._wanted)
         if not places:
             return 0
@@ -188,9 +190,20 @@ def _last(
     batches: Sequence[Sequence[verdict.VerdictEvent]], last: int | None, wanted: verdict.Filter
 ) -> tuple[verdict.VerdictEvent, ...]:
     """Return the last ones wanted among the newest STORED of `batches`, oldest first."""
-    newest = ((events, place) for events in reversed(batches) for place in reversed(range(len(events))))
+    newest = (
+        (events, place)
+        for events in (map(_layers, reversed(batches)) if wanted.raw else reversed(batches))
+        for place in reversed(range(len(events)))
+    )
     named = (events[place] for events, place in itertools.islice(newest, STORED))
     return tuple(itertools.islice((event for event in named if wanted.admits(event)), last))[::-1]
+
+
+def _layers(events: Sequence[verdict.VerdictEvent]) -> Sequence[verdict.VerdictEvent]:
+    """Return what each layer said, with names."""
+    if not isinstance(events, unnamed.Unnamed):
+        return events
+    return [one for place in range(len(events)) for one in events.layers(place)]
 
 
 def _admitted(events: Sequence[verdict.VerdictEvent], wanted: verdict.Filter) -> Sequence[int]:

@@ -18,13 +18,12 @@ from agent.observer import enrich, history
 class Unnamed(Sequence[verdict.VerdictEvent]):
     """Events of one reading; taking one names it. Read by any thread, named by one."""
 
-    def __init__(
-        self, raw: Sequence[enrich.RawEvent], *, node: str, past: history.Past, monotonic_to_unix_ns: int
-    ) -> None:
+    def __init__(self, raw: Sequence[enrich.Told], *, node: str, past: history.Past, monotonic_to_unix_ns: int) -> None:
         """Keep `raw`, whose enums must be known ones; see `enrich.enrich` for the rest."""
         self._raw = raw
         self._named: tuple[verdict.VerdictEvent, ...] | None = None
-        self._name_one: Callable[[enrich.RawEvent], verdict.VerdictEvent] = lambda event: enrich.enrich(
+        self._layers: tuple[tuple[verdict.VerdictEvent, ...], ...] = ()
+        self._name_one: Callable[[enrich.Told], verdict.VerdictEvent] = lambda event: enrich.enrich(
             event, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns
         )
         self._length = len(raw)
@@ -48,6 +47,13 @@ class Unnamed(Sequence[verdict.VerdictEvent]):
             return named[index] if named is not None else tuple(name_one(event) for event in raw[index])
         return named[index] if named is not None else name_one(raw[index])
 
+    def layers(self, index: int) -> tuple[verdict.VerdictEvent, ...]:
+        """Name what each layer said of one, the socket layer first; mostly but one of them said something."""
+        raw, name_one, named = self._raw, self._name_one, self._named  # in this order, as above
+        if named is not None:
+            return self._layers[index]
+        return tuple(name_one(event) for event in enrich.layers(raw[index]))
+
     def of(self, kind: verdict.Verdict) -> Sequence[int]:
         """Return the places of the events with this verdict, oldest first; names nothing."""
         raw, named = self._raw, self._named
@@ -58,10 +64,12 @@ class Unnamed(Sequence[verdict.VerdictEvent]):
     def name(self) -> None:
         """Name all, and let go of the past."""
         if self._named is None:
-            self._named = self[:]
+            named = self[:]
+            self._layers = tuple(self.layers(place) if one.joined else (one,) for place, one in enumerate(named))
+            self._named = named
             self._raw, self._name_one = (), _named_already
 
 
-def _named_already(_event: enrich.RawEvent) -> verdict.VerdictEvent:
+def _named_already(_event: enrich.Told) -> verdict.VerdictEvent:
     message = "a batch whose events have names was asked to name one"
     raise AssertionError(message)

@@ -17,6 +17,7 @@ import dataclasses
 from typing import TypeAlias
 
 from agent import snapshot as snapshot_
+from agent.model import audit as audit_
 from agent.model import net, resources, verdict
 from agent.policy import matching
 
@@ -56,6 +57,8 @@ class Side:
     allowed: bool
     because: str
     """One sentence that cites the numbered rule; holds names from manifests, so escape it to print."""
+    would: Side | None = None
+    """What it would be were the policies in audit enforced too; None: none of them isolates the subject (A51)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,12 @@ class Decision:
     allowed: bool
     egress: Side
     ingress: Side
+
+    @property
+    def would_deny(self) -> tuple[Side, ...]:
+        """Return what the policies in audit would deny of a flow that passes, egress first (rule A51)."""
+        wishes = (side.would for side in (self.egress, self.ingress) if self.allowed)
+        return tuple(side for side in wishes if side is not None and not side.allowed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +94,8 @@ class PolicyWalk:
     isolates: bool
     because: str
     rules: tuple[RuleWalk, ...] = ()
+    in_audit: bool = False
+    """It decides nothing, and what it would decide is told (rule A51)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +129,12 @@ class Walk:
         return Decision(allowed=egress.allowed and ingress.allowed, egress=egress, ingress=ingress)
 
 
-def evaluate(snapshot: snapshot_.Snapshot, flow: Flow) -> Decision:
-    """Judge `flow` by the policies of `snapshot`."""
-    return walk(snapshot, flow).decision
+def evaluate(snapshot: snapshot_.Snapshot, flow: Flow, audit: audit_.Audit = audit_.NOTHING) -> Decision:
+    """Judge `flow` by the policies of `snapshot`, of which `audit` may say that they decide nothing."""
+    return walk(snapshot, flow, audit).decision
 
 
-def walk(snapshot: snapshot_.Snapshot, flow: Flow) -> Walk:
+def walk(snapshot: snapshot_.Snapshot, flow: Flow, audit: audit_.Audit = audit_.NOTHING) -> Walk:
     """Judge `flow`, and keep every policy, rule, peer and port that was looked at."""
     flow = dataclasses.replace(
         flow,
@@ -132,8 +143,8 @@ def walk(snapshot: snapshot_.Snapshot, flow: Flow) -> Walk:
     )
     return Walk(
         flow=flow,
-        egress=_judge(snapshot, flow, net.Direction.EGRESS),
-        ingress=_judge(snapshot, flow, net.Direction.INGRESS),
+        egress=_judge(snapshot, flow, net.Direction.EGRESS, audit),
+        ingress=_judge(snapshot, flow, net.Direction.INGRESS, audit),
     )
 
 
@@ -147,18 +158,34 @@ def party_at(snapshot: snapshot_.Snapshot, address: net.Address) -> Party:
     return next((other for other in others if address in other.addresses), None)
 
 
-def _judge(snapshot: snapshot_.Snapshot, flow: Flow, direction: net.Direction) -> SideWalk:
+def _judge(snapshot: snapshot_.Snapshot, flow: Flow, direction: net.Direction, audit: audit_.Audit) -> SideWalk:
     subject = flow.source if direction is net.Direction.EGRESS else flow.destination
     exempt = _exempt(snapshot, flow, direction)
     if exempt is not None:
         return SideWalk(side=_side(subject, direction, allowed=True, because=exempt))
     assert isinstance(subject, resources.Pod)  # noqa: S101 - `_exempt` has dealt with every other party
     policies = tuple(
-        _walk_policy(snapshot, policy, flow, direction, subject)
+        dataclasses.replace(
+            _walk_policy(snapshot, policy, flow, direction, subject), in_audit=_in_audit(snapshot, policy, audit)
+        )
         for policy in sorted(snapshot.policies.values(), key=lambda policy: (policy.name, policy.kind))
         if policy.namespace == subject.namespace
     )
-    return SideWalk(side=_conclude(policies, subject, direction), tiers=(TierWalk(name=TIER, policies=policies),))
+    side = _conclude(tuple(policy for policy in policies if not policy.in_audit), subject, direction)
+    if any(policy.isolates and policy.in_audit for policy in policies):
+        side = dataclasses.replace(side, would=_conclude(policies, subject, direction))
+    return SideWalk(side=side, tiers=(TierWalk(name=TIER, policies=policies),))
+
+
+def _in_audit(snapshot: snapshot_.Snapshot, policy: resources.NetworkPolicy, audit: audit_.Audit) -> bool:
+    """Tell whether a policy is in audit: by its namespace, by its own name, or by an annotation that counts (A51)."""
+    told = audit.flags | audit.commands
+    if audit_.Target(policy.namespace) in told:
+        return True
+    if policy.kind == "NetworkPolicy" and audit_.Target(policy.namespace, policy.name) in told:
+        return True
+    namespace = snapshot.namespaces.get(policy.namespace)
+    return audit.annotations and (policy.asks_audit or (namespace is not None and namespace.asks_audit))
 
 
 def _conclude(policies: tuple[PolicyWalk, ...], subject: resources.Pod, direction: net.Direction) -> Side:

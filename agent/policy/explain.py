@@ -53,7 +53,8 @@ def _side_lines(walk: evaluator.SideWalk) -> Iterator[Line]:
     for tier in walk.tiers:
         yield Line(depth=1, text=f"tier {tier.name}{'' if tier.policies else ': no policy in this namespace'}")
         for policy in tier.policies:
-            yield Line(depth=2, text=f"{policy.policy} {policy.because}")
+            tried = "; it is in audit and decides nothing (A51)" if policy.in_audit else ""
+            yield Line(depth=2, text=f"{policy.policy} {policy.because}{tried}")
             if policy.isolates and not policy.rules:
                 yield Line(depth=3, text="it has no rule for this direction (A3)", good=False)
             for rule in policy.rules:
@@ -108,6 +109,7 @@ def _policy_document(policy: evaluator.PolicyWalk) -> dict[str, object]:
         "policy": str(policy.policy),
         "isolates": policy.isolates,
         "because": policy.because,
+        "in_audit": policy.in_audit,
         "rules": [
             {
                 "index": rule.rule.index,

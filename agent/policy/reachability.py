@@ -12,13 +12,16 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from agent import snapshot as snapshot_
+from agent.model import audit as audit_
 from agent.model import net, resources, verdict
 from agent.policy import evaluator
 
+NO_AUDITS: Mapping[str, audit_.Audit] = MappingProxyType({})
 Port: TypeAlias = tuple[int, net.Protocol]
 End: TypeAlias = resources.Pod | resources.Host
 
@@ -110,8 +113,10 @@ def declared(snapshot: snapshot_.Snapshot) -> list[Port]:
     return sorted(found, key=lambda port: (port[1].value, port[0]))
 
 
-def reach(snapshot: snapshot_.Snapshot, ports: Collection[Port]) -> Iterator[Reach]:
-    """Judge every ordered pair on each of `ports` that its destination declares."""
+def reach(
+    snapshot: snapshot_.Snapshot, ports: Collection[Port], audits: Mapping[str, audit_.Audit] = NO_AUDITS
+) -> Iterator[Reach]:
+    """Judge every ordered pair on each of `ports` that its destination declares; `audits` go by the node's name."""
     parties = ends(snapshot)
     for port in ports:
         for (source, opener), (destination, receiver) in itertools.product(parties.items(), parties.items()):
@@ -124,8 +129,22 @@ def reach(snapshot: snapshot_.Snapshot, ports: Collection[Port]) -> Iterator[Rea
                     destination=destination,
                     port=port,
                     family=net.family_of(flow.destination_address),
-                    decision=evaluator.evaluate(snapshot, flow),
+                    decision=_judged(snapshot, flow, audits),
                 )
+
+
+def _judged(
+    snapshot: snapshot_.Snapshot, flow: evaluator.Flow, audits: Mapping[str, audit_.Audit]
+) -> evaluator.Decision:
+    """Judge each end by what is in audit on its own node (rule A51)."""
+    at_source, at_destination = (
+        audits.get(getattr(party, "node", None) or "", audit_.NOTHING) for party in (flow.source, flow.destination)
+    )
+    found = evaluator.evaluate(snapshot, flow, at_source)
+    if at_source == at_destination:
+        return found
+    ingress = evaluator.evaluate(snapshot, flow, at_destination).ingress
+    return evaluator.Decision(allowed=found.egress.allowed and ingress.allowed, egress=found.egress, ingress=ingress)
 
 
 def flows(source: End | resources.Node, destination: End | resources.Node, port: Port) -> Iterator[evaluator.Flow]:

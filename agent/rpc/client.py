@@ -1,6 +1,7 @@
 """A small synchronous client of one agent, for agentctl and the lab.
 
-Every failure is an Unreachable that names the socket and says what to do; no gRPC status leaves this module.
+What the agent refuses is raised as it raised it (InvalidInput, NotFound); every other failure is an Unreachable that
+names the socket and says what to do. No gRPC status leaves this module.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from typing import Any, Self
 import grpc
 
 from agent import errors, patience
+from agent import snapshot as snapshot_
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.api.nodewall.agent.v1 import agent_pb2_grpc as pb_grpc
+from agent.datapath import tracing
+from agent.model import audit as audit_
 from agent.model import verdict
-from agent.rpc import convert, sockets, views
+from agent.rpc import audits, convert, details, mirror, refusals, snapshots, sockets, traces, views
 
 TIMEOUT_S = 5.0
+KERNEL_TIMEOUT_S = 30.0
+"""Reading a large node's rules back takes seconds."""
+SNAPSHOT_TIMEOUT_S = 60.0
+"""Writing down a cluster of 10,000 pods takes seconds, on a busy node many."""
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0))
 """A list of a large cluster's identities is longer than gRPC's 4 MiB."""
 
@@ -67,6 +75,51 @@ class AgentClient:
         answer = self._ask(self._stub.ListPolicies, pb.ListPoliciesRequest())
         return tuple(convert.policy(one) for one in answer.policies)
 
+    def endpoint(self, name: str) -> details.EndpointDetail:
+        """Return a pod of the node by NAMESPACE/NAME, unique name or id; raises InvalidInput, NotFound."""
+        return mirror.value(self._ask(self._stub.GetEndpoint, pb.GetEndpointRequest(name=name)), details.EndpointDetail)
+
+    def identity(self, number: int) -> details.IdentityDetail:
+        """Return an identity; raises NotFound."""
+        return mirror.value(self._ask(self._stub.GetIdentity, pb.GetIdentityRequest(id=number)), details.IdentityDetail)
+
+    def policy(self, name: str) -> details.PolicyDetail:
+        """Return a policy by NAMESPACE/NAME or unique name; raises InvalidInput, NotFound."""
+        return mirror.value(self._ask(self._stub.GetPolicy, pb.GetPolicyRequest(name=name)), details.PolicyDetail)
+
+    def address(self, text: str) -> details.AddressDetail:
+        """Return who an address is; raises InvalidInput."""
+        answer = self._ask(self._stub.GetAddress, pb.GetAddressRequest(address=text))
+        return mirror.value(answer, details.AddressDetail)
+
+    def services(self) -> tuple[details.Service, ...]:
+        """Return the Services of the cluster."""
+        answer = self._ask(self._stub.ListServices, pb.ListServicesRequest())
+        return tuple(mirror.value(one, details.Service) for one in answer.services)
+
+    def config(self) -> tuple[details.Setting, ...]:
+        """Return what the agent was told at its start."""
+        answer = self._ask(self._stub.GetConfig, pb.GetConfigRequest())
+        return tuple(mirror.value(one, details.Setting) for one in answer.settings)
+
+    def set_log_level(self, level: str) -> str:
+        """Change how much the agent logs; return the level before. Raises InvalidInput."""
+        return str(self._ask(self._stub.SetLogLevel, pb.SetLogLevelRequest(level=level)).before)
+
+    def metrics(self) -> tuple[details.MetricSample, ...]:
+        """Return the samples of a scrape."""
+        answer = self._ask(self._stub.GetMetrics, pb.GetMetricsRequest())
+        return tuple(mirror.value(one, details.MetricSample) for one in answer.samples)
+
+    def set_audit(self, target: audit_.Target, *, enable: bool) -> views.AuditChange:
+        """Put a policy or a namespace into audit, or take it out."""
+        return audits.change(self._ask(self._stub.SetAudit, audits.set_message(target, enable=enable)))
+
+    def audit(self) -> tuple[tuple[views.AuditEntry, ...], str]:
+        """Return what is in audit, and why that may not be what it was before the agent's start ("": it is)."""
+        answer = self._ask(self._stub.ListAudit, pb.ListAuditRequest())
+        return audits.listed(answer), answer.trouble
+
     def watch_verdicts(
         self, *, follow: bool, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT
     ) -> Generator[verdict.Item, None, None]:
@@ -85,12 +138,45 @@ class AgentClient:
         finally:
             call.cancel()
 
-    def _ask(self, call: Callable[..., Any], request: object) -> Any:
+    def snapshot(self) -> snapshot_.Snapshot:
+        """Return the cluster as the agent enforces it; raises InvalidAnswer where another release answers."""
+        answer = self._ask(self._stub.GetSnapshot, pb.GetSnapshotRequest(), timeout_s=SNAPSHOT_TIMEOUT_S)
+        if not answer.json:
+            raise self._error("nothing is enforced yet", "wait for it with agentctl status --wait")
+        return snapshots.load(answer.json)
+
+    def trace(self, source: str, destination: str, port: str) -> traces.Traced:
+        """Trace a flow; raises InvalidInput where an end or the port is wrong."""
+        request = pb.TraceFlowRequest(source=source, destination=destination, port=port)
+        return traces.traced(self._ask(self._stub.TraceFlow, request, timeout_s=KERNEL_TIMEOUT_S))
+
+    def tables(self) -> traces.Tables:
+        """Return what the engine has in the kernel."""
+        return traces.tables(self._ask(self._stub.ListMaps, pb.ListMapsRequest(), timeout_s=KERNEL_TIMEOUT_S))
+
+    def rows(
+        self, table: str, *, endpoint: str = "", policy_set: int = 0, limit: int = 0
+    ) -> Generator[tracing.Row, None, bool]:
+        """Yield the rows of a table, at most `limit` (0: all); returns whether there are more. Raises InvalidInput."""
+        self._require()
+        request = pb.DumpMapRequest(table=table, endpoint=endpoint, policy_set=policy_set, limit=limit)
+        call, more = self._stub.DumpMap(request, timeout=patience.seconds(KERNEL_TIMEOUT_S)), False
+        try:
+            for message in call:
+                yield from (tracing.Row(one.key, one.value) for one in message.rows)
+                more = message.more
+        except grpc.RpcError as error:
+            raise refusals.read(error) or self._unreachable(error) from error
+        finally:
+            call.cancel()
+        return more
+
+    def _ask(self, call: Callable[..., Any], request: object, *, timeout_s: float = 0.0) -> Any:
         self._require()
         try:
-            return call(request, timeout=self._timeout_s)
+            return call(request, timeout=max(self._timeout_s, patience.seconds(timeout_s)))
         except grpc.RpcError as error:
-            raise self._unreachable(error) from error
+            raise refusals.read(error) or self._unreachable(error) from error
 
     def _require(self) -> None:
         """Raise Unreachable where gRPC would say less about it."""
@@ -112,6 +198,8 @@ class AgentClient:
                 return self._error("nobody listens there", "start nodewall-agent; what it enforced last stays in force")
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return self._error("too many callers", "end other watchers of verdicts")
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return self._error("it does not know this question", "use agentctl of the agent's release")
             case code:
                 return self._error(f"{code.name.lower()}: {error.details()}", "see the agent's log")
 

@@ -24,7 +24,7 @@ PLAIN_STATUS = (
     *("node", "version", "mode", "deny_mode", "hold_mode", "synced", "revision", "enforced_revision", "generation"),
     *("started_unix_ns", "enforced_unix_ns", "last_error", "endpoints", "identities", "policies", "policy_sets"),
     *("rows", "source", "source_changed_unix_ns", "enforced_source_digest", "sandboxes", "held_endpoints"),
-    *("iptables", "last_repair", "last_repair_unix_ns", "repair_error"),
+    *("iptables", "last_repair", "last_repair_unix_ns", "repair_error", "audited_endpoints"),
 )
 """Fields of Status that are the same on both sides."""
 
@@ -36,6 +36,7 @@ def status_message(status: views.Status) -> pb.Status:
         mode_reasons=status.mode_reasons,
         not_ready=status.not_ready,
         proved=status.proved,
+        audited=status.audited,
         problems=[problem_message(problem) for problem in status.problems],
         counters=dict(status.counters),
     )
@@ -48,6 +49,7 @@ def status(message: pb.Status) -> views.Status:
         mode_reasons=tuple(message.mode_reasons),
         not_ready=tuple(message.not_ready),
         proved=tuple(message.proved),
+        audited=tuple(message.audited),
         problems=tuple(problem(one) for one in message.problems),
         counters=dict(message.counters),
     )
@@ -90,6 +92,8 @@ def endpoint_message(endpoint: views.Endpoint) -> pb.Endpoint:
         ingress_policies=[ref_message(one) for one in endpoint.ingress_policies],
         egress_policies=[ref_message(one) for one in endpoint.egress_policies],
         held=endpoint.held,
+        audit_ingress=[ref_message(one) for one in endpoint.audit_ingress],
+        audit_egress=[ref_message(one) for one in endpoint.audit_egress],
     )
 
 
@@ -110,6 +114,8 @@ def endpoint(message: pb.Endpoint) -> views.Endpoint:
         ingress_policies=tuple(ref(one) for one in message.ingress_policies),
         egress_policies=tuple(ref(one) for one in message.egress_policies),
         held=message.held,
+        audit_ingress=tuple(ref(one) for one in message.audit_ingress),
+        audit_egress=tuple(ref(one) for one in message.audit_egress),
     )
 
 
@@ -150,6 +156,7 @@ def policy_message(policy: views.Policy) -> pb.Policy:
         ingress_rules=policy.ingress_rules,
         egress_rules=policy.egress_rules,
         problems=[problem_message(one) for one in policy.problems],
+        audit=policy.audit,
     )
 
 
@@ -162,6 +169,7 @@ def policy(message: pb.Policy) -> views.Policy:
         ingress_rules=message.ingress_rules,
         egress_rules=message.egress_rules,
         problems=tuple(problem(one) for one in message.problems),
+        audit=tuple(message.audit),
     )
 
 
@@ -191,6 +199,7 @@ def watch_message(wanted: verdict.Filter, *, follow: bool, last: int) -> pb.Watc
         verdict=wanted.verdict.name if wanted.verdict is not None else "",
         namespace=wanted.namespace,
         pod=wanted.pod,
+        raw=wanted.raw,
     )
 
 
@@ -200,6 +209,7 @@ def wanted(message: pb.WatchVerdictsRequest) -> verdict.Filter:
         verdict=_member(verdict.Verdict, "verdict", message.verdict) if message.verdict else None,
         namespace=message.namespace,
         pod=message.pod,
+        raw=message.raw,
     )
 
 
@@ -224,6 +234,10 @@ def verdict_message(event: verdict.VerdictEvent) -> pb.Verdict:
         process_command=process.command if process is not None else "",
         layer=event.layer.name.lower(),
         generation=event.generation,
+        dialled=_end_message(event.dialled) if event.dialled is not None else None,
+        repeats=event.repeats,
+        joined=event.joined,
+        match=event.match.name,
     )
 
 
@@ -250,6 +264,10 @@ def event(message: pb.Verdict) -> verdict.VerdictEvent:
         rule=rule,
         isolating=tuple(ref(one) for one in message.isolating_policies),
         process=process,
+        match=_member(verdict.Match, "match", message.match) if message.match else verdict.Match.NONE,
+        dialled=_end(message.dialled) if message.HasField("dialled") else None,
+        repeats=message.repeats,
+        joined=message.joined,
     )
 
 

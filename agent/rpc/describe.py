@@ -10,8 +10,8 @@ from agent import desired as desired_
 from agent import reconciler
 from agent.datapath import base
 from agent.model import endpoint as endpoint_
-from agent.model import identity, labels, net
-from agent.rpc import views
+from agent.model import identity, labels, net, resources
+from agent.rpc import audits, views
 
 ADDRESSES_SHOWN = 64
 """Addresses listed of one identity; all are counted."""
@@ -37,7 +37,16 @@ def endpoints(enforcement: reconciler.Enforcement) -> Iterator[views.Endpoint]:
             ingress_policies=ingress.isolating if ingress is not None else (),
             egress_policies=egress.isolating if egress is not None else (),
             held=endpoint.held,
+            audit_ingress=_in_audit(enforcement, endpoint.ingress_audit),
+            audit_egress=_in_audit(enforcement, endpoint.egress_audit),
         )
+
+
+def _in_audit(enforcement: reconciler.Enforcement, number: int) -> tuple[resources.ObjectRef, ...]:
+    """Return the policies in audit of an audit set, which has the enforced ones as well."""
+    audit = enforcement.state.sets.get(number)
+    in_audit = enforcement.audited.policies
+    return () if audit is None else tuple(ref for ref in audit.isolating if ref in in_audit)
 
 
 def identity_of(address: net.Address, state: desired_.DesiredState) -> int:
@@ -74,7 +83,8 @@ def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
     state = enforcement.state
     selected: collections.Counter[object] = collections.Counter()
     for endpoint in state.endpoints.values():
-        sets = (state.sets.get(number) for number in (endpoint.ingress_set, endpoint.egress_set))
+        numbers = (endpoint.ingress_set, endpoint.egress_set, endpoint.ingress_audit, endpoint.egress_audit)
+        sets = (state.sets.get(number) for number in numbers)
         selected.update({ref for one in sets if one is not None for ref in one.isolating})
     for ref, policy in sorted(enforcement.snapshot.policies.items()):
         yield views.Policy(
@@ -84,6 +94,7 @@ def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
             ingress_rules=len(policy.ingress),
             egress_rules=len(policy.egress),
             problems=tuple(problem for problem in enforcement.problems if problem.ref == ref),
+            audit=tuple(means.value for means in enforcement.audited.policies.get(ref, ())),
         )
 
 
@@ -103,6 +114,7 @@ def enforced(status: views.Status, enforcement: reconciler.Enforcement) -> views
         rows=sum(len(policy_set.rows) for policy_set in state.sets.values()),
         held_endpoints=sum(endpoint.held for endpoint in state.endpoints.values()),
         problems=enforcement.problems,
+        audited_endpoints=sum(bool(one.ingress_audit or one.egress_audit) for one in state.endpoints.values()),
     )
 
 
@@ -119,6 +131,7 @@ class Description:
     started_unix_ns: int
     loop: reconciler.Reconciler
     counters: Callable[[], Mapping[str, int]]
+    audit: audits.Auditing
     not_ready: Callable[[], tuple[str, ...]] = tuple
     """Why /readyz would not answer 200, a line each."""
 
@@ -151,5 +164,6 @@ class Description:
             last_repair_unix_ns=self.loop.repairs.unix_ns,
             repair_error=self.loop.repairs.error,
             not_ready=self.not_ready(),
+            audited=tuple(f"{one.target} by {one.means.value}" for one in self.audit.ledger.entries()),
         )
         return enforced(status, now) if now is not None else status

@@ -1,35 +1,37 @@
-"""The service of agent.proto: each call asks one question and converts the answer."""
+"""The service of agent.proto: each call asks one question and converts the answer.
+
+Those about one thing, and about the process, are in `getters`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
-from agent import reconciler
+from agent import errors, reconciler
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
-from agent.api.nodewall.agent.v1 import agent_pb2_grpc as pb_grpc
 from agent.observer import stream
-from agent.rpc import convert, describe, views
+from agent.rpc import audits, convert, describe, getters, kernel, refusals, snapshots, traces
+
+View = TypeVar("View")
+Message = TypeVar("Message")
 
 
-class Node(Protocol):
-    """What the service asks."""
-
-    def status(self) -> views.Status:
-        """Describe what runs."""
-
-    @property
-    def enforcement(self) -> reconciler.Enforcement | None:
-        """What is enforced; None before the first policy is."""
-
-
-class AgentService(pb_grpc.AgentServicer):
+class AgentService(getters.Getters):
     """Before the first policy is enforced every list is empty."""
 
-    def __init__(self, *, node: Node, stream: stream.Stream) -> None:
-        """`node` answers for the agent, `stream` has the verdicts."""
-        self._node = node
-        self._stream = stream
+    def __init__(
+        self,
+        *,
+        node: getters.Node,
+        stream: stream.Stream,
+        kernel: kernel.Kernel,
+        process: getters.Process = getters.NO_PROCESS,
+    ) -> None:
+        """`node` and `process` answer for the agent, `stream` has the verdicts, `kernel` reads what is loaded."""
+        super().__init__(node=node, stream=stream, process=process)
+        self._kernel = kernel
 
     async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.Status:  # noqa: N802 - agent.proto
         """Say what runs, since when, and what is wrong."""
@@ -39,35 +41,92 @@ class AgentService(pb_grpc.AgentServicer):
         self, _request: pb.ListEndpointsRequest, _context: Any
     ) -> pb.ListEndpointsResponse:
         """List the pods of this node that policy is enforced on."""
-        now = self._node.enforcement
-        found = describe.endpoints(now) if now is not None else ()
-        return pb.ListEndpointsResponse(endpoints=[convert.endpoint_message(one) for one in found])
+        found = await asyncio.to_thread(self._described, describe.endpoints, convert.endpoint_message)
+        return pb.ListEndpointsResponse(endpoints=found)
 
     async def ListIdentities(  # noqa: N802 - agent.proto
         self, _request: pb.ListIdentitiesRequest, _context: Any
     ) -> pb.ListIdentitiesResponse:
         """List identities and the facts they stand for."""
-        now = self._node.enforcement
-        found = describe.identities(now) if now is not None else ()
-        return pb.ListIdentitiesResponse(identities=[convert.identity_message(one) for one in found])
+        found = await asyncio.to_thread(self._described, describe.identities, convert.identity_message)
+        return pb.ListIdentitiesResponse(identities=found)
 
     async def ListPolicies(  # noqa: N802 - agent.proto
         self, _request: pb.ListPoliciesRequest, _context: Any
     ) -> pb.ListPoliciesResponse:
         """List policies, whom they select here, and their problems."""
+        found = await asyncio.to_thread(self._described, describe.policies, convert.policy_message)
+        return pb.ListPoliciesResponse(policies=found)
+
+    def _described(
+        self,
+        describing: Callable[[reconciler.Enforcement], Iterable[View]],
+        message: Callable[[View], Message],
+    ) -> list[Message]:
+        """Work out a list, which in a large cluster takes long: in a thread of its own."""
         now = self._node.enforcement
-        found = describe.policies(now) if now is not None else ()
-        return pb.ListPoliciesResponse(policies=[convert.policy_message(one) for one in found])
+        return [message(one) for one in describing(now)] if now is not None else []
 
     async def WatchVerdicts(  # noqa: N802 - agent.proto
-        self, request: pb.WatchVerdictsRequest, _context: Any
+        self, request: pb.WatchVerdictsRequest, context: Any
     ) -> AsyncIterator[pb.WatchVerdictsResponse]:
         """Stream stored verdicts, then, if asked to follow, those to come."""
-        wanted = convert.wanted(request)
+        try:
+            wanted = convert.wanted(request)
+        except errors.InvalidInput as error:
+            await refusals.refuse(context, error)
         if not request.follow:
-            for event in self._stream.stored(request.last or None, wanted=wanted):
+            stored = await asyncio.to_thread(self._stream.stored, request.last or None, wanted=wanted)
+            for event in stored:
                 yield convert.item_message(event)
             return
         with self._stream.subscribe(last=request.last, wanted=wanted) as subscription:
             async for item in subscription.items():
                 yield convert.item_message(item)
+
+    @getters.refusing
+    async def SetAudit(self, request: pb.SetAuditRequest, _context: Any) -> pb.SetAuditResponse:  # noqa: N802 - agent.proto
+        """Put a policy or a namespace into audit, or take it out."""
+        change = await self._node.audit.change(audits.target_of(request), enable=request.enable)
+        return audits.change_message(change)
+
+    async def ListAudit(self, _request: pb.ListAuditRequest, _context: Any) -> pb.ListAuditResponse:  # noqa: N802 - likewise
+        """List what is in audit."""
+        auditing = self._node.audit
+        return audits.list_message(auditing.entries(), auditing.ledger.trouble)
+
+    async def GetSnapshot(  # noqa: N802 - agent.proto
+        self, _request: pb.GetSnapshotRequest, _context: Any
+    ) -> pb.GetSnapshotResponse:
+        """Show the cluster as it is enforced; writing down a large one takes a thread's time, not everybody's."""
+        now = self._node.enforcement
+        text = await asyncio.to_thread(snapshots.dump, now.snapshot) if now is not None else b""
+        return pb.GetSnapshotResponse(json=text)
+
+    # What the kernel holds, beside what was compiled.
+
+    async def TraceFlow(  # noqa: N802 - agent.proto
+        self, request: pb.TraceFlowRequest, context: Any
+    ) -> pb.TraceFlowResponse:
+        """Trace one flow by the policies, the compiled state and the kernel."""
+        async with refusals.told(context):
+            found = await self._kernel.trace(request.source, request.destination, request.port)
+            return traces.traced_message(found)
+
+    async def ListMaps(  # noqa: N802 - agent.proto
+        self, _request: pb.ListMapsRequest, context: Any
+    ) -> pb.ListMapsResponse:
+        """List programs, maps, chains and sets."""
+        async with refusals.told(context):
+            return traces.tables_message(await self._kernel.tables())
+
+    async def DumpMap(  # noqa: N802 - agent.proto
+        self, request: pb.DumpMapRequest, context: Any
+    ) -> AsyncIterator[pb.DumpMapResponse]:
+        """Stream the rows of one table."""
+        async with refusals.told(context):
+            batches = self._kernel.rows(
+                request.table, endpoint=request.endpoint, policy_set=request.policy_set, limit=request.limit
+            )
+            async for batch, more in batches:
+                yield pb.DumpMapResponse(rows=[pb.KernelRow(key=one.key, value=one.value) for one in batch], more=more)

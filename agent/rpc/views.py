@@ -56,6 +56,10 @@ class Status:
     """Each check of readiness that fails, and why; none: the agent is ready."""
     proved: tuple[str, ...] = ()
     """What was shown to hold at the start, by function or by its links alone."""
+    audited_endpoints: int = 0
+    """Pods of this node that a policy in audit selects."""
+    audited: tuple[str, ...] = ()
+    """What is in audit: `namespace x by flag`, `policy x/p by command`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,9 @@ class Endpoint:
     ingress_policies: tuple[resources.ObjectRef, ...] = ()
     egress_policies: tuple[resources.ObjectRef, ...] = ()
     held: bool = False
+    audit_ingress: tuple[resources.ObjectRef, ...] = ()
+    """Policies in audit that select it."""
+    audit_egress: tuple[resources.ObjectRef, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,3 +112,31 @@ class Policy:
     ingress_rules: int = 0
     egress_rules: int = 0
     problems: tuple[resources.Problem, ...] = ()
+    audit: tuple[str, ...] = ()
+    """By which means it is in audit: `flag`, `command`, `annotation`; none: it is enforced."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Something in audit."""
+
+    namespace: str
+    policy: str
+    """"" for all policies of the namespace."""
+    means: str
+    since_unix_ns: int
+    policies: int
+    """How many policies that is now."""
+    would_deny: int
+    """Connections that would have been denied since the agent's start, a side each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditChange:
+    """What became of a command."""
+
+    in_force: bool
+    held_by: tuple[str, ...]
+    """By which means it is in audit now."""
+    trouble: str
+    """Why a restart would forget the change."""

@@ -46,14 +46,14 @@ def build(
     """
     found: dict[desired.Frontend, tuple[Backend, ...]] = {}
     listening: defaultdict[desired.Frontend, set[resources.ObjectRef]] = defaultdict(set)
-    endpoints = _Endpoints(cluster)
+    endpoints = Endpoints(cluster)
     here = cluster.nodes.get(node)
     node_addresses = here.addresses if here is not None else ()
     for _, service in sorted(cluster.services.items()):
         ref = resources.ObjectRef("Service", service.namespace, service.name)
         for port in service.ports:
             by_family = _by_family(endpoints.of(service, port), port.protocol, identity_of)
-            for frontend in _frontends(service, port, node_addresses):
+            for frontend in listening_at(service, port, node_addresses):
                 backends = by_family.get(net.family_of(frontend.address))
                 if backends:
                     others = found.get(frontend)
@@ -90,7 +90,7 @@ def classify(
     return None
 
 
-def _frontends(
+def listening_at(
     service: resources.Service, port: resources.ServicePort, node_addresses: Iterable[net.Address]
 ) -> Iterator[desired.Frontend]:
     """Yield where a port of a Service listens; a headless one listens nowhere."""
@@ -112,10 +112,11 @@ def _by_family(
     return {family: tuple(sorted(backends)) for family, backends in gathered.items()}
 
 
-class _Endpoints:
+class Endpoints:
     """Addresses and ports behind a Service port."""
 
     def __init__(self, cluster: snapshot.Snapshot) -> None:
+        """Index slices and pods that are served."""
         self._slices: defaultdict[tuple[str, str], list[resources.EndpointSlice]] = defaultdict(list)
         for endpoint_slice in cluster.endpoint_slices.values():
             self._slices[endpoint_slice.namespace, endpoint_slice.service].append(endpoint_slice)

@@ -15,12 +15,14 @@ import itertools
 import os
 import pathlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from typing import IO
 
 from agent import decode, errors, snapshot
 from agent.model import resources
 from agent.sources import documents, inotify, tree
 
+STDIN = pathlib.Path("-")
 COPIES = "manifests"
 """The directory of the last good copies, in the agent's state directory."""
 QUIET_S = 0.010
@@ -54,21 +56,50 @@ class _Good:
     decoded: tuple[decode.Decoded, ...]
 
 
-def load(paths: Sequence[pathlib.Path]) -> snapshot.Snapshot:
-    """Read files and directories once.
+def load(paths: Sequence[pathlib.Path], *, stdin: IO[bytes] | None = None) -> snapshot.Snapshot:
+    """Read files and directories once; the path `-` is `stdin`, where that is given.
 
     Raises InvalidInput for a path that is not there, InvalidResource (file and line) for a file that is not YAML.
     """
+    read = list(_files(paths, stdin))
+    return _build(itertools.chain.from_iterable(_decoded(_bytes(content), name) for name, content in read), ())
+
+
+def inspect(
+    paths: Sequence[pathlib.Path], *, stdin: IO[bytes] | None = None
+) -> tuple[snapshot.Snapshot, Mapping[str, errors.InvalidResource]]:
+    """Read as `load` does, and go on where a file is not YAML: return what could be read, and what is wrong by file."""
     decoded: list[decode.Decoded] = []
+    wrong: dict[str, errors.InvalidResource] = {}
+    for name, content in _files(paths, stdin):
+        try:
+            decoded.extend(_decoded(_bytes(content), name))
+        except errors.InvalidResource as error:
+            wrong[name] = error
+    return _build(decoded, ()), wrong
+
+
+def _files(paths: Sequence[pathlib.Path], stdin: IO[bytes] | None) -> Iterator[tuple[str, pathlib.Path | IO[bytes]]]:
+    """Yield every file with its name; raises InvalidInput for a path that is not there."""
     for path in paths:
-        if not path.exists():
+        if path == STDIN and stdin is not None:
+            yield str(path), stdin
+        elif path.is_dir():
+            yield from ((str(path / name), path / name) for name in tree.walk(path).files)
+        elif path.exists():
+            yield str(path), path
+        else:
             raise errors.InvalidInput(field="path", value=str(path), remedy="name a manifest or a directory of them")
-        found = [path]
-        if path.is_dir():
-            found = [path / name for name in tree.walk(path).files]
-        for file in found:
-            decoded.extend(_decoded(_content(file), str(file)))
-    return _build(decoded, ())
+
+
+def _bytes(file: pathlib.Path | IO[bytes]) -> bytes:
+    """Read what must be there; raises InvalidResource."""
+    if isinstance(file, pathlib.Path):
+        return _content(file)
+    read = file.read(tree.SIZE_MAX + 1)
+    if len(read) > tree.SIZE_MAX:
+        raise errors.InvalidResource(f"{STDIN}:1: is larger than {tree.SIZE_MAX} bytes")
+    return read
 
 
 def digest(directory: pathlib.Path) -> str:

@@ -11,6 +11,7 @@
  *      otherwise -> silent, the packet layer judges the backend that is chosen
  *   6. the rows decide (decide.h); that an unknown address of a pod range is held is left to the packet layer,
  *      which knows it from the node's own gateway address
+ *   7. what is allowed, or passes for 4, is put to the audit set by 5 and 6: what that denies passes as AUDIT (rule A51)
  * Silent means: passes here, no event.
  */
 #ifndef NODEWALL_CONNECT_H
@@ -38,11 +39,26 @@ static __always_inline bool decide_service(struct decision *to, __u32 service)
 	return false;
 }
 
+/* What one set says of an address as it was dialled. False: nothing, it is left to the packet layer. */
+static __always_inline bool decide_dialled(struct decision *to, const struct flow *flow, __u32 slot)
+{
+	__u32 service;
+
+	if (to->policy_set == NW_NOT_ISOLATED)
+		return false;
+	service = service_at(flow, slot);
+	if (service != NW_SLOT_EMPTY)
+		return decide_service(to, service);
+	decide_rows(to, flow, identity_of(&flow->server, flow->family, slot));
+	return true;
+}
+
 /* False: silent. */
 static __always_inline bool decide_connect(struct decision *to, const struct flow *flow, __u64 cookie, __u32 slot)
 {
+	struct decision audit = { .direction = NW_EGRESS };
 	struct endpoint subject = {};
-	__u32 service;
+	bool told;
 
 	endpoint_read(endpoint_of_netns(cookie, slot), slot, &subject);
 	if (subject.number == NW_SLOT_EMPTY || addr_is_loopback(&flow->server, flow->family) ||
@@ -55,13 +71,15 @@ static __always_inline bool decide_connect(struct decision *to, const struct flo
 		return true;
 	}
 	to->policy_set = subject.egress_set;
-	if (subject.egress_set == NW_NOT_ISOLATED)
-		return false;
-	service = service_at(flow, slot);
-	if (service != NW_SLOT_EMPTY)
-		return decide_service(to, service);
-	decide_rows(to, flow, identity_of(&flow->server, flow->family, slot));
-	return true;
+	audit.policy_set = subject.egress_audit;
+	told = decide_dialled(to, flow, slot);
+	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict == NW_DROPPED)
+		return told;
+	if (!told && subject.egress_set != NW_NOT_ISOLATED)
+		return false;	/* the backends differ: the packet layer has the say, and audits */
+	decide_dialled(&audit, flow, slot);
+	decide_audit(to, &audit);
+	return told || to->verdict == NW_AUDIT;
 }
 
 #endif

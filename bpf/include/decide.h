@@ -10,7 +10,8 @@
  *      POLICY_DENIED where the row names no rule: it carves a port out of what is allowed to everybody
  *   5. longest match among the rows for any identity decides
  *   6. otherwise                                     -> denied  POLICY_DENIED (rule A15)
- * A flow needs both sides (rule A16).
+ * What is allowed is then put to the audit set, if there is one, by steps 3 to 6: what that denies passes all the same,
+ * as AUDIT with the reason, the set and the rule of the denial (rule A51). A flow needs both sides (rule A16).
  */
 #ifndef NODEWALL_DECIDE_H
 #define NODEWALL_DECIDE_H
@@ -70,11 +71,34 @@ static __always_inline void decide_rows(struct decision *to, const struct flow *
 		decide(to, NW_DROPPED, row->rule ? NW_POLICY_DENY : NW_POLICY_DENIED);
 }
 
+/* What one set says; `to` has nothing yet but the set and the direction. */
+static __always_inline void decide_set(struct decision *to, const struct flow *flow, const struct addr6 *peer,
+				       __u32 slot)
+{
+	if (to->policy_set == NW_NOT_ISOLATED)
+		decide(to, NW_FORWARDED, NW_NOT_ISOLATED_ALLOWED);
+	else if (flow->malformed)
+		decide(to, NW_DROPPED, NW_MALFORMED);
+	else
+		decide_rows(to, flow, identity_of(peer, flow->family, slot));
+}
+
+/* `to` is allowed: where the audit set denies, it becomes AUDIT with what that denial says. */
+static __always_inline void decide_audit(struct decision *to, const struct decision *audit)
+{
+	if (audit->verdict != NW_DROPPED)
+		return;
+	to->policy_set = audit->policy_set;
+	to->rule = audit->rule;
+	decide(to, NW_AUDIT, audit->reason);
+}
+
 /* One side, into a decision that is all zero: `subject` is an endpoint of ours. */
 static __always_inline void decide_side(struct decision *to, const struct endpoint *subject, const struct flow *flow,
 					__u8 direction, __u32 slot)
 {
 	const struct addr6 *peer = direction == NW_EGRESS ? &flow->server : &flow->client;
+	struct decision audit = { .direction = direction };
 
 	to->endpoint = subject->number;
 	to->direction = direction;
@@ -83,12 +107,12 @@ static __always_inline void decide_side(struct decision *to, const struct endpoi
 		return;
 	}
 	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
-	if (to->policy_set == NW_NOT_ISOLATED)
-		decide(to, NW_FORWARDED, NW_NOT_ISOLATED_ALLOWED);
-	else if (flow->malformed)
-		decide(to, NW_DROPPED, NW_MALFORMED);
-	else
-		decide_rows(to, flow, identity_of(peer, flow->family, slot));
+	decide_set(to, flow, peer, slot);
+	audit.policy_set = direction == NW_EGRESS ? subject->egress_audit : subject->ingress_audit;
+	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict != NW_FORWARDED)
+		return;
+	decide_set(&audit, flow, peer, slot);
+	decide_audit(to, &audit);
 }
 
 /* One end of a flow that crosses the node: an endpoint, an unknown address that is held, or nothing to us. */

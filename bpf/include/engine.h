@@ -20,6 +20,7 @@
 #define NW_MAP(name) ((void *)bpf_pseudo_fd(1, NW_FD_##name))
 #define NW_LOOKUP(name, key) bpf_map_lookup_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key))
 #define NW_UPDATE(name, key, value) bpf_map_update_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key), (void *)(value), 0)
+#define NW_INSERT(name, key, value) bpf_map_update_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key), (void *)(value), BPF_NOEXIST)
 #define NW_DELETE(name, key) bpf_map_delete_elem_(bpf_pseudo_fd(1, NW_FD_##name), (void *)(key))
 
 #else
@@ -32,6 +33,7 @@
 
 #define NW_MAP(name) ((void *)&(name))
 #define NW_LOOKUP(name, key) bpf_map_lookup_elem(&(name), key)
+#define NW_INSERT(name, key, value) bpf_map_update_elem(&(name), key, value, BPF_NOEXIST)
 
 #endif
 

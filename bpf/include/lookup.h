@@ -15,6 +15,7 @@ struct moment {
 	__u32 generation;
 	__u32 flags;		/* enum nw_config_flag */
 	__u32 slot;
+	__u32 verdict_interval_ns;
 };
 
 static __always_inline bool moment_read(struct moment *now)
@@ -27,6 +28,7 @@ static __always_inline bool moment_read(struct moment *now)
 	now->generation = value->generation;
 	now->flags = value->flags;
 	now->slot = now->generation & 1;
+	now->verdict_interval_ns = value->verdict_interval_ns;
 	return true;
 }
 
@@ -40,6 +42,8 @@ struct endpoint {
 	__u32 number;
 	__u32 ingress_set;
 	__u32 egress_set;
+	__u32 ingress_audit;
+	__u32 egress_audit;
 	__u32 ingress_ifindex;
 	bool held;
 };
@@ -62,6 +66,8 @@ static __always_inline void endpoint_read(__u32 number, __u32 slot, struct endpo
 	to->number = number;
 	to->ingress_set = state->ingress_set;
 	to->egress_set = state->egress_set;
+	to->ingress_audit = state->ingress_audit;
+	to->egress_audit = state->egress_audit;
 	to->ingress_ifindex = value->ingress_ifindex;
 	to->held = state->flags & NW_FLAG_HELD;
 }

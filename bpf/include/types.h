@@ -20,7 +20,7 @@
 #define NW_IDENTITY_WORLD 2
 #define NW_IDENTITY_UNMANAGED 3
 
-#define NW_NOT_ISOLATED 0	/* policy set of an endpoint that no policy selects in a direction */
+#define NW_NOT_ISOLATED 0	/* policy set of an endpoint that no policy selects in a direction; audit set: none in audit */
 #define NW_SLOT_EMPTY 0		/* no entry in this generation */
 #define NW_ENDPOINT_PROBE 1	/* endpoint of the agent's self-test: judged like any other, emits no events */
 
@@ -28,7 +28,7 @@ enum nw_direction { NW_INGRESS = 1, NW_EGRESS = 2 };
 enum nw_action { NW_ALLOW = 1, NW_DENY = 2 };
 enum nw_class { NW_CLASS_ALL = 1, NW_CLASS_NONE = 2 };	/* no row: mixed, the packet layer decides */
 enum nw_layer { NW_LAYER_SOCKET = 1, NW_LAYER_PACKET = 2 };
-enum nw_verdict { NW_FORWARDED = 1, NW_DROPPED = 2 };
+enum nw_verdict { NW_FORWARDED = 1, NW_DROPPED = 2, NW_AUDIT = 4 };	/* as in Hubble; AUDIT: passes, and is told */
 
 enum nw_reason {
 	NW_RULE_ALLOWED = 1,
@@ -54,6 +54,8 @@ enum nw_counter {
 	NW_COUNT_PACKET_DENIED,
 	NW_COUNT_SPOOFED,
 	NW_COUNT_MALFORMED,
+	NW_COUNT_EVENTS_SUPPRESSED,	/* kept back by the rate limit */
+	NW_COUNT_EVENTS_REPEATED,	/* of those, told as `repeats` of a later event */
 	NW_COUNT_MAX,
 };
 
@@ -76,6 +78,8 @@ struct endpoint_slot {
 	__u32 ingress_set;	/* NW_NOT_ISOLATED: everything passes in this direction */
 	__u32 egress_set;
 	__u32 flags;		/* enum nw_endpoint_flag */
+	__u32 ingress_audit;	/* what would count were the policies in audit enforced too (rule A51) */
+	__u32 egress_audit;
 };
 
 struct endpoint_value {
@@ -156,6 +160,32 @@ struct class_value {
 struct config_value {
 	__u32 generation;
 	__u32 flags;		/* enum nw_config_flag */
+	__u32 verdict_interval_ns;	/* one event of a kind in so long, once its burst is spent; 0: no limit */
+	__u32 pad1;
+};
+
+#define NW_RATE_SAVED_NS 10000000000ULL	/* a kind that was silent for so long may tell so much at once */
+
+/*
+ * verdict_rates (LRU hash): a kind of event -> when the next is due, and how many were kept back. `kept_back` only
+ * grows; `told` is what it was at the last event that got through.
+ */
+struct rate_key {
+	__u32 endpoint;
+	__u32 peer;		/* identity of the other end */
+	__be16 port;		/* destination */
+	__u8 protocol;
+	__u8 direction;
+	__u8 layer;
+	__u8 verdict;
+	__u8 reason;
+	__u8 pad1;
+};
+
+struct rate_value {
+	__u64 due_ns;
+	__u32 kept_back;
+	__u32 told;
 };
 
 /* counters: per-CPU array of __u64, indexed by enum nw_counter. events: ring buffer of struct event. */
@@ -169,7 +199,7 @@ struct event {
 	__u32 source_identity;
 	__u32 destination_identity;
 	__u32 pid;		/* thread group, socket layer; else 0 */
-	__u32 pad1;
+	__u32 repeats;		/* events of this kind that were kept back since the last one */
 	struct addr6 source;	/* IPv4 in mapped form; all zero where the socket is not bound yet */
 	struct addr6 destination;
 	__be16 source_port;
@@ -188,11 +218,15 @@ struct event {
 #define NW_STATIC_ASSERT(what) _Static_assert(what, #what)
 #endif
 
-NW_STATIC_ASSERT(sizeof(struct endpoint_value) == 32);
+NW_STATIC_ASSERT(sizeof(struct endpoint_value) == 48);
 NW_STATIC_ASSERT(sizeof(struct policy_key) == 16);
 NW_STATIC_ASSERT(sizeof(struct policy_value) == 8);
 NW_STATIC_ASSERT(sizeof(struct frontend4_key) == 8);
 NW_STATIC_ASSERT(sizeof(struct frontend6_key) == 20);
+NW_STATIC_ASSERT(sizeof(struct config_value) == 16);
+NW_STATIC_ASSERT(sizeof(struct rate_key) == 16);
+NW_STATIC_ASSERT(sizeof(struct rate_value) == 16);
+NW_STATIC_ASSERT(__builtin_offsetof(struct event, repeats) == 44);
 NW_STATIC_ASSERT(sizeof(struct event) == 112);
 
 #endif

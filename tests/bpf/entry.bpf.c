@@ -31,7 +31,7 @@ static __always_inline int answer_forward(const struct flow *flow, const struct 
 {
 	int verdict = decide_forward(flow, now->slot, &answer->decision, &answer->other);
 
-	if (answer->decision.verdict == NW_FORWARDED && verdict == NW_DROPPED)
+	if (answer->decision.verdict != NW_DROPPED && verdict == NW_DROPPED)
 		answer->decision = answer->other;
 	return verdict;
 }

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 
+from agent.datapath import judge as judge_
 from agent.datapath import memory
 from agent.datapath.bpf import layout, packet_loader, syscalls
 from agent.model import net
@@ -47,9 +48,7 @@ class Judge:
         """Judge a connection as the packet layer does."""
         kind = ASK_FORWARD if hook is memory.Hook.FORWARD else ASK_LOCAL
         _, egress, ingress = self._ask(_question(kind, 0, client, server, (protocol, port)))
-        if not egress.allowed or hook is memory.Hook.LOCAL_IN:
-            return egress
-        return egress if ingress.set == 0 and egress.set != 0 else ingress
+        return egress if hook is memory.Hook.LOCAL_IN else judge_.first(egress, ingress)
 
     def judge_connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> memory.Judgement | None:
         """Judge connect() as the socket layer does; None: it passes and nothing is said."""

@@ -16,6 +16,8 @@ struct frontend6_key frontend6_key;
 struct class_key class_key;
 struct class_value class_value;
 struct config_value config_value;
+struct rate_key rate_key;
+struct rate_value rate_value;
 struct event event;
 enum nw_direction direction;
 enum nw_action action;

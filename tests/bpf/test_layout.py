@@ -44,6 +44,7 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> btf.Types:
         ("frontend6", "frontend6_key", "slot_value"),
         ("service_class", "class_key", "class_value"),
         ("config", 4, "config_value"),
+        ("verdict_rates", "rate_key", "rate_value"),
     ],
 )
 def test_keys_and_values_are_as_long_as_the_structs(types: btf.Types, name: str, key: int | str, value: str) -> None:
@@ -102,8 +103,12 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
     }
     assert types.enumerators("nw_config_flag") == {"NW_CONFIG_DROP_SILENTLY": layout.CONFIG_DROP_SILENTLY}
     words = types.members("config_value")
-    assert [name for name, _, _ in words] == ["generation", "flags"]
-    assert [offset // 4 for _, offset, _ in words] == [layout.CONFIG_GENERATION_WORD, layout.CONFIG_FLAGS_WORD]
+    assert [name for name, _, _ in words] == ["generation", "flags", "verdict_interval_ns", "pad1"]
+    assert [offset // 4 for _, offset, _ in words[:3]] == [
+        layout.CONFIG_GENERATION_WORD,
+        layout.CONFIG_FLAGS_WORD,
+        layout.CONFIG_INTERVAL_WORD,
+    ]
     assert types.enumerators("constant") == {
         "IDENTITY_ANY": identity.ANY,
         "IDENTITY_HOST": identity.HOST,
@@ -118,15 +123,17 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
 
 
 def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
-    slot = plan.EndpointSlot(ingress_set=0x01010101, egress_set=0x02020202, held=True)
-    other = plan.EndpointSlot(ingress_set=0x03030303, egress_set=0x04040404, held=False)
+    slot = plan.EndpointSlot(ingress_set=0x01010101, egress_set=0x02020202, held=True, ingress_audit=0x09090909)
+    other = plan.EndpointSlot(ingress_set=0x03030303, egress_set=0x04040404, held=False, egress_audit=0x0A0A0A0A)
     endpoint = layout.encode_endpoint(plan.EndpointValue(slots=(slot, other), ingress_ifindex=0x05050505))
     assert _split(types, "endpoint_value", endpoint) == {
-        "slot": struct.pack("=6I", 0x01010101, 0x02020202, 3, 0x03030303, 0x04040404, 1),
+        "slot": struct.pack("=10I", 0x01010101, 0x02020202, 3, 0x09090909, 0, 0x03030303, 0x04040404, 1, 0, 0x0A0A0A0A),
         "ingress_ifindex": b"\x05" * 4,
         "pad1": bytes(4),
     }
-    assert [name for name, _, _ in types.members("endpoint_slot")] == ["ingress_set", "egress_set", "flags"]
+    assert [name for name, _, _ in types.members("endpoint_slot")] == [
+        *("ingress_set", "egress_set", "flags", "ingress_audit", "egress_audit")
+    ]
     key = layout.encode_policy_key(plan.PolicyKey(7, 9, net.Direction.EGRESS, 6, 8080, 13))
     assert _split(types, "policy_key", key) == {
         "prefixlen": struct.pack("=I", 96 - 3),

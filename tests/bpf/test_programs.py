@@ -26,7 +26,7 @@ BUDGET = {
     "nw_sendmsg6": 8_500,
     "nw_source4": 3_500,
     "nw_source6": 23_000,
-    "nw_forward4": 45_000,
+    "nw_forward4": 60_000,
     "nw_forward6": 70_000,
     "nw_local4": 12_000,
     "nw_local6": 38_000,

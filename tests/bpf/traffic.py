@@ -133,3 +133,23 @@ def receives(port: int, seconds: float) -> Callable[[], int]:
             return count
 
     return action
+
+
+def receives_until(port: int, stop: multiprocessing.synchronize.Event) -> Callable[[], int]:
+    """Count the datagrams that arrive at `port` until told to stop, and for a moment longer: some are under way."""
+
+    def action() -> int:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+            server.bind(("::", port))
+            server.settimeout(PATIENCE_SECONDS / 2)
+            count = 0
+            while True:
+                ending = stop.is_set()
+                try:
+                    server.recv(1 << 16)
+                    count += 1
+                except TimeoutError:
+                    if ending:
+                        return count
+
+    return action

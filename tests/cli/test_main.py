@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,35 +17,26 @@ import yaml
 from click import testing
 
 from agent import errors
-from agent.cli import connection, main, observe, status
+from agent.cli import connection, main, status
 from agent.lab import rundir
-from agent.model import verdict
 from agent.observer import stream
 from agent.rpc import agent_server, service, views
 from tests.rpc import test_agent_server
 from tests.support import agents
 
-HOSTILE = agents.flow(
-    verdict=verdict.Verdict.FORWARDED,
-    rule=agents.RULE,
-    isolating=(),
-    reason=verdict.Reason.RULE_ALLOWED,
-    layer=verdict.Layer.SOCKET,
-    process=verdict.Process(pid=7, command="cu\x1b[31mrl"),
-)
-
 
 @pytest.fixture(scope="module")
 def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """Serve an agent with two endpoints and two verdicts in a thread."""
+    """Serve an agent with two endpoints and a verdict in a thread."""
     path = tmp_path_factory.mktemp("state") / "agent.sock"
     verdicts = stream.Stream(clock=agents.ManualClock())
-    verdicts.publish([agents.flow(), HOSTILE])
+    verdicts.publish([agents.flow()])
     serving, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        api = service.AgentService(node=test_agent_server.Node(test_agent_server.enforcing()), stream=verdicts)
+        node = test_agent_server.Node(test_agent_server.enforcing())
+        api = service.AgentService(node=node, stream=verdicts, kernel=agents.kernel(node, verdicts))
         async with agent_server.serving(api, path):
             serving.set()
             await stopped.wait()
@@ -80,7 +72,7 @@ def test_every_verb_of_the_help_exists_and_help_imports_none_of_them() -> None:
 
 def test_endpoints_are_listed_with_what_isolates_them(socket: pathlib.Path) -> None:
     lines = asked(socket, "endpoint", "list").splitlines()
-    assert lines[1].split() == ["x", "a", "10.0.0.2", "300", "isolated", "open", "deny"]
+    assert lines[1].split() == ["x", "a", "10.0.0.2", "300", "isolated", "open", "deny", "-"]
     (first, _) = json.loads(asked(socket, "endpoint", "list", "-o", "json"))["endpoints"]
     assert first["ingress_policies"] == [{"kind": "NetworkPolicy", "namespace": "x", "name": "deny"}]
 
@@ -91,37 +83,11 @@ def test_policies_and_identities_are_listed_in_every_form(socket: pathlib.Path) 
     assert json.loads(asked(socket, "identity", "list", "-o", "json")) == {"identities": []}
 
 
-def test_a_verdict_is_one_line_with_the_policy_and_nothing_a_process_name_can_do(socket: pathlib.Path) -> None:
-    denied, allowed = asked(socket, "observe").splitlines()
-    assert "DROPPED" in denied
-    assert denied.endswith("x/a (300) -> x/b (301):80/TCP isolated by NetworkPolicy x/deny policy_denied packet")
-    assert allowed.endswith("by NetworkPolicy x/deny ingress[0] rule_allowed socket cu\\x1b[31mrl[7]")
-
-
-def test_verdicts_can_be_filtered_and_counted_and_piped_as_json(socket: pathlib.Path) -> None:
-    (line,) = asked(socket, "observe", "--verdict", "dropped", "--pod", "x/b", "-o", "json").splitlines()
-    assert json.loads(line)["verdict"]["destination"]["pod"] == "b"
-    assert asked(socket, "observe", "--namespace", "y") == ""
-    assert len(asked(socket, "observe", "--last", "1").splitlines()) == 1
-    assert asked(socket, "observe", "--last", "0") == ""
-
-
-def test_wrong_filters_are_usage(socket: pathlib.Path) -> None:
-    for wrong in ("b", "x/", "/b", "x/b/c"):
-        assert run("observe", "--socket", str(socket), "--pod", wrong).exit_code == 2
-    with pytest.raises(errors.InvalidInput, match="--pod says x"):
-        observe.filter_of(None, "x/b", "y")
-
-
-def test_lost_verdicts_are_a_line_of_their_own() -> None:
-    assert observe.line(verdict.Lost(count=3, where="ring")) == "\x1b[33m... 3 verdicts lost (ring)\x1b[0m"
-
-
 def test_an_agent_that_is_not_in_sync_is_no_success(socket: pathlib.Path) -> None:
     result = run("status", "--brief", "--socket", str(socket))
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "waiting for the first whole list" in result.output
-    assert run("status", "--wait", "0.1", "--socket", str(socket)).exit_code == 1
+    assert run("status", "--wait", "0.1", "--socket", str(socket)).exit_code == 5
     document = json.loads(run("status", "-o", "json", "--socket", str(socket)).output)
     assert document["ok"] is False
     assert document["status"]["generation"] == 2
@@ -161,11 +127,11 @@ def test_status_says_what_was_proved_and_how() -> None:
     assert ("", "b\\x1b") in shown
 
 
-def test_without_an_agent_there_is_one_line_and_exit_code_1(tmp_path: pathlib.Path) -> None:
+def test_without_an_agent_there_is_one_line_and_exit_code_4(tmp_path: pathlib.Path) -> None:
     result = run("status", "--state-dir", str(tmp_path))
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert result.stderr.startswith(f"agentctl: no agent answers on {tmp_path / 'agent.sock'}")
-    assert run("status", environment={"NODEWALL_SOCKET": str(tmp_path / "x.sock")}).exit_code == 1
+    assert run("status", environment={"NODEWALL_SOCKET": str(tmp_path / "x.sock")}).exit_code == 4
 
 
 def find(lab: str | None = None, node: str | None = None, variable: str | None = None) -> pathlib.Path:
@@ -195,3 +161,23 @@ def test_the_agent_is_found_by_lab_and_node_and_alone_without(
         find(lab="one")
     with pytest.raises(errors.InvalidInput, match="no agent runs there"):
         find(node="../n1")
+
+
+def test_an_agent_that_is_not_ready_is_not_in_order() -> None:
+    bad = views.Status(node="n", version="v", mode="m", synced=True, not_ready=("datapath: the pin /x\x1b is gone",))
+    assert status.pending(bad) == "not ready: datapath: the pin /x\\x1b is gone"
+
+
+def test_a_watched_status_is_a_line_whenever_it_is_another(
+    socket: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter([None, None])
+
+    def sleep(_seconds: float) -> None:
+        if next(waits, "over") == "over":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("status", "--watch", "--socket", str(socket))
+    assert result.exit_code == 0
+    assert result.output.count("waiting for the first whole list") == 1

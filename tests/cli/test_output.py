@@ -71,11 +71,98 @@ def show(form: output.Form) -> None:
     click.echo(form.name)
 
 
-def test_the_option_reads_its_three_values_and_refuses_others() -> None:
+def test_the_option_reads_its_values_and_refuses_others_naming_all() -> None:
     runner = testing.CliRunner()
     assert runner.invoke(show).output == "TABLE\n"
     assert runner.invoke(show, ["-o", "json"]).output == "JSON\n"
-    assert runner.invoke(show, ["--output", "xml"]).exit_code == 2
+    refused = runner.invoke(show, ["--output", "x\x1bml"])
+    assert refused.exit_code == 2
+    assert "jsonpath=EXPR, name" in refused.stderr
+    assert "\x1b" not in refused.stderr
+
+
+@click.command()
+@output.output_option
+def listed(form: output.Form) -> None:
+    listing = output.Listing(
+        rows=[{"name": "web\x1b", "id": 7}],
+        columns=("name",),
+        wide=("id",),
+        names=("x/web\x1b",),
+        document={"pods": [{"name": "web\x1b"}]},
+    )
+    click.echo(output.listed(listing, form))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ((), "NAME\nweb\\x1b\n"),
+        (("-o", "wide"), "NAME     ID\nweb\\x1b  7\n"),
+        (("-o", "wide", "--no-headers"), "web\\x1b  7\n"),
+        (("-o", "name"), "x/web\\x1b\n"),
+        (("-o", "jsonpath={.pods[0].name}"), "web\\x1b\n"),
+        (("-o", 'jsonpath={range .pods[*]}{.name}{"\\n"}{end}'), "web\\x1b\n"),
+    ],
+)
+def test_a_listing_is_printed_as_it_was_asked_for(arguments: tuple[str, ...], printed: str) -> None:
+    assert testing.CliRunner().invoke(listed, arguments).output == printed
+
+
+def test_a_jsonpath_that_is_wrong_is_usage() -> None:
+    refused = testing.CliRunner().invoke(listed, ["-o", "jsonpath=.pods"])
+    assert refused.exit_code == 2
+    assert "as kubectl does" in refused.stderr
+
+
+def test_names_of_what_has_none_are_refused() -> None:
+    @click.command()
+    @output.output_option
+    def nameless(form: output.Form) -> None:
+        click.echo(output.render(ROWS, columns=COLUMNS, form=form, document={}))
+
+    with pytest.raises(errors.InvalidInput, match="no names"):
+        testing.CliRunner().invoke(nameless, ["-o", "name"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "coloured"),
+    [
+        ((), {}, False),
+        (("--color", "always"), {}, True),
+        (("--color", "always"), {"NO_COLOR": "1"}, True),
+        (("--color", "never"), {}, False),
+    ],
+)
+def test_colour_is_for_terminals_unless_told(
+    arguments: tuple[str, ...], environment: dict[str, str], *, coloured: bool
+) -> None:
+    @click.command()
+    @output.output_option
+    def verb(form: output.Form) -> None:
+        click.echo(output.render(ROWS, columns=COLUMNS, form=form, document={}))
+        click.echo(click.style("x", fg="red"))
+
+    printed = testing.CliRunner().invoke(verb, arguments, env=environment).output
+    table, word = printed.rstrip().rsplit("\n", 1)
+    assert ("\x1b[" in table) is coloured
+    assert ("\x1b[" in word) is coloured
+
+
+def test_no_color_holds_on_a_terminal_too() -> None:
+    @click.command()
+    @output.output_option
+    def verb(form: output.Form) -> None:
+        click.echo(f"{click.get_current_context().color} {form.name}")
+
+    runner = testing.CliRunner()
+    assert runner.invoke(verb, env={"NO_COLOR": "1"}, color=True).output == "False TABLE\n"
+    assert runner.invoke(verb, env={"NO_COLOR": ""}, color=True).output == "None TABLE\n"
+
+
+def test_lines_about_one_thing_are_aligned_escaped_and_continued() -> None:
+    text = output.described([("pod", "x/a\x1b"), ("labels", {"k\x1b": "v"}), ("", "  more"), ("held", None)])
+    assert click.unstyle(text) == "pod:    x/a\\x1b\nlabels: k\\x1b=v\n          more\nheld:   -"
 
 
 @pytest.mark.parametrize(
@@ -108,3 +195,9 @@ def test_an_error_text_is_escaped_line_by_line() -> None:
         raise output.failure(errors.LabError("one\x1b[1m\ntwo"))
 
     assert testing.CliRunner().invoke(fails).stderr == "agentctl: one\\x1b[1m\ntwo\n"
+
+
+@pytest.mark.parametrize("form", list(output.Form)[1:])
+def test_no_document_has_a_character_that_a_terminal_would_act_on(form: output.Form) -> None:
+    printed = output.dump({"na\x7fme": ["a\x7fb\x1b\x9b\u202e"]}, form)
+    assert printed.replace("\n", "").isprintable()

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from click import testing
 
-from agent.cli import output
 from agent.cli import policy as policy_cli
+from agent.cli import tables
 from tests.support import cases
 
 POLICY = {
@@ -111,12 +111,12 @@ def test_the_yaml_of_the_matrix_says_what_the_json_says(cluster: str) -> None:
 
 
 def test_where_the_picture_is_too_wide_there_is_a_list(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "PIPE_WIDTH", 33)
-    monkeypatch.setattr(output, "paint", lambda _renderable: "the list")
+    monkeypatch.setattr(tables, "PIPE_WIDTH", 33)
+    monkeypatch.setattr(tables, "paint", lambda _renderable: "the list")
     found = run("matrix", "-f", cluster, "--port", "80")
     assert found.stdout == "the list\n\n40 pairs, 35 reach, 5 blocked; 7 ends, 1 policies\n"
-    monkeypatch.setattr(output, "PIPE_WIDTH", 34)
-    monkeypatch.setattr(output, "paint", str)
+    monkeypatch.setattr(tables, "PIPE_WIDTH", 34)
+    monkeypatch.setattr(tables, "paint", str)
     assert "┌ host/near" in run("matrix", "-f", cluster, "--port", "80").stdout
 
 

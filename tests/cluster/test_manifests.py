@@ -31,6 +31,10 @@ def agent_container() -> dict[str, Any]:
     return dict(container)
 
 
+def host_volumes() -> list[dict[str, Any]]:
+    return [volume for volume in agent_pod()["volumes"] if "hostPath" in volume]
+
+
 @pytest.mark.parametrize("name", ["base:install", "uninstall:uninstall"])
 def test_the_plain_files_are_made_from_what_is_there_now(name: str) -> None:
     made_from, _, plain = name.partition(":")
@@ -67,15 +71,20 @@ def test_what_the_agent_only_reads_it_cannot_write() -> None:
     assert written == {"state", "bpffs"}
 
 
-def test_the_agent_understands_its_flags() -> None:
+def words_with(**changed: str) -> list[str]:
+    """Return the agent's flags with the settings that are shipped, or others."""
     settings = dict(
         line.split("=", 1)
         for line in (SHIPPED / "base" / "settings.env").read_text().splitlines()
         if line and not line.startswith("#")
     )
-    settings["NODE_NAME"] = "node1"
-    words = [re.sub(r"\$\((\w+)\)", lambda found: settings[found[1]], word) for word in agent_container()["args"]]
-    parsed = config.parse(words)
+    return [
+        re.sub(r"\$\((\w+)\)", lambda found: (settings | changed)[found[1]], word) for word in agent_container()["args"]
+    ]
+
+
+def test_the_agent_understands_its_flags() -> None:
+    parsed = config.parse(words_with(NODE_NAME="node1"))
     assert parsed.socket == pathlib.Path("/run/nodewall/agent.sock")
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = agent_container()[probe]["httpGet"]
@@ -87,7 +96,7 @@ def test_the_chart_starts_the_agent_as_the_base_does() -> None:
     template = (SHIPPED / "helm" / "templates" / "daemonset.yaml").read_text()
     missing = [word for word in agent_container()["args"] if f"            - {word}\n" not in template]
     assert not missing
-    for volume in agent_pod()["volumes"]:
+    for volume in host_volumes():
         path = volume["hostPath"]
         assert f'"name" "{volume["name"]}" "path" "{path["path"]}" "type" "{path["type"]}"' in template
 
@@ -100,8 +109,57 @@ def test_no_architecture_is_named(name: str) -> None:
 def test_each_mount_capability_and_right_has_its_reason() -> None:
     readme = (SHIPPED / "README.md").read_text()
     explained = set(re.findall(r"^\| `([^`]+)`", readme, re.MULTILINE))
-    wanted = {volume["hostPath"]["path"] for volume in agent_pod()["volumes"]} | set(LEAST)
+    wanted = {volume["hostPath"]["path"] for volume in host_volumes()} | set(LEAST)
     for document in documents(SHIPPED / "base" / "rbac.yaml"):
         for rule in document.get("rules", ()):
             wanted.update(rule["resources"])
     assert wanted <= explained
+
+
+def test_flows_are_answered_to_other_machines_only_if_asked_for_and_with_the_mounted_certificates() -> None:
+    assert config.parse(words_with(NODE_NAME="n")).hubble_address is None
+    asked = config.parse(words_with(NODE_NAME="n", HUBBLE_ADDRESS="0.0.0.0:4244"))
+    assert asked.hubble_address is not None
+    assert (str(asked.hubble_address.address), asked.hubble_address.port) == ("0.0.0.0", 4244)
+    [mount] = [one for one in agent_container()["volumeMounts"] if one["name"] == "hubble-certificates"]
+    assert mount["readOnly"]
+    assert "subPath" not in mount, "the kubelet would never replace the file"
+    assert mount["mountPath"] == str(asked.hubble_certificates)
+
+
+def test_certificates_come_from_a_secret_that_only_root_reads_and_that_need_not_be() -> None:
+    [volume] = [one for one in agent_pod()["volumes"] if one["name"] == "hubble-certificates"]
+    assert volume["secret"] == {"secretName": "nodewall-hubble", "optional": True, "defaultMode": 0o400}
+
+
+def test_a_relay_finds_the_peers_where_the_agents_listen() -> None:
+    [service] = documents(SHIPPED / "base" / "hubble-peer.yaml")
+    assert service["metadata"]["name"] == "hubble-peer"
+    assert service["spec"]["clusterIP"] == "None"
+    [daemon_set] = documents(SHIPPED / "base" / "daemonset.yaml")
+    assert service["spec"]["selector"] == daemon_set["spec"]["selector"]["matchLabels"]
+    [port] = service["spec"]["ports"]
+    values = yaml.safe_load((SHIPPED / "helm" / "values.yaml").read_text())["hubble"]
+    assert port["port"] == port["targetPort"] == values["port"] == 4244
+    assert f":{port['port']}" in (SHIPPED / "base" / "settings.env").read_text()
+
+
+def test_the_chart_exposes_flows_as_the_base_does() -> None:
+    values = yaml.safe_load((SHIPPED / "helm" / "values.yaml").read_text())["hubble"]
+    assert (values["enabled"], values["secretName"]) == (False, "nodewall-hubble")
+    template = (SHIPPED / "helm" / "templates" / "hubble-peer.yaml").read_text()
+    shipped = (SHIPPED / "base" / "hubble-peer.yaml").read_text().partition("apiVersion")[2]
+    made = template.replace("{{ .Release.Namespace }}", "kube-system").replace("{{ .Values.hubble.port }}", "4244")
+    assert shipped.strip() == made.partition("apiVersion")[2].removesuffix("{{- end }}\n").strip()
+
+
+def test_alerts_speak_of_metrics_that_there_are() -> None:
+    known = set(
+        re.findall(r"^\| `(nodewall_\w+)`", (SHIPPED.parent / "agent/metrics/METRICS.md").read_text(), re.MULTILINE)
+    )
+    [group] = yaml.safe_load((SHIPPED / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]:
+        named = {name.removesuffix("_bucket") for name in re.findall(r"nodewall_[a-z_]+", rule["expr"])}
+        assert named <= known, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}

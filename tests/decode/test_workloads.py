@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from typing import Any
 
@@ -11,6 +12,8 @@ from agent import decode
 from agent.decode import fields
 from agent.model import labels, net, resources
 from tests.decode import samples
+
+ODD_ANSWERS: tuple[object, ...] = (True, 1, "True", "yes", "", " true", ["true"], {})
 
 
 def _pod(**changes: dict[str, Any]) -> tuple[resources.Pod, list[str]]:
@@ -135,6 +138,36 @@ def test_every_namespace_has_its_name_as_a_label_a13() -> None:
     decoded = decode.decode(samples.namespace())
     wanted = {"team": "a", "kubernetes.io/metadata.name": "x"}
     assert decoded.resource == resources.Namespace(name="x", labels=labels.Labels(wanted))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "asked", "problems"),
+    [
+        (None, False, 0),
+        ({}, False, 0),
+        ({"nodewall.io/audit": "true"}, True, 0),
+        ({"nodewall.io/audit": "false"}, False, 0),
+        ({"nodewall.io/audit": None}, False, 0),
+        ({"other": "true"}, False, 0),
+        *(({"nodewall.io/audit": odd}, False, 1) for odd in ODD_ANSWERS),
+        ("true", False, 1),
+        ([], False, 1),
+    ],
+)
+def test_only_the_text_true_asks_for_audit_and_what_is_neither_is_told_a51(
+    annotations: object, *, asked: bool, problems: int
+) -> None:
+    """Rule A51: of a policy and of a namespace; neither loses anything by it."""
+    space, policy = samples.namespace(), samples.full_policy()
+    found = []
+    for document in (space, policy):
+        plain = decode.decode(document).resource
+        document["metadata"]["annotations"] = annotations
+        decoded = decode.decode(document)
+        assert isinstance(decoded.resource, resources.Namespace | resources.NetworkPolicy)
+        assert dataclasses.replace(decoded.resource, asks_audit=False) == plain
+        found.append((decoded.resource.asks_audit, len(decoded.problems)))
+    assert found == [(asked, problems)] * 2
 
 
 def test_the_name_label_of_a_namespace_cannot_be_overridden_a13() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from agent.api.flow import flow_pb2 as pb
@@ -49,7 +51,9 @@ def test_a_rule_is_attributed_to_its_policy_with_its_index(
 
 
 def test_what_no_policy_decided_is_attributed_to_none() -> None:
-    allowed = message(verdict=verdict.Verdict.FORWARDED, reason=verdict.Reason.NOT_ISOLATED, isolating=())
+    allowed = message(
+        verdict=verdict.Verdict.FORWARDED, reason=verdict.Reason.NOT_ISOLATED, isolating=(), match=verdict.Match.ALL
+    )
     assert attributed(allowed) == {}
     assert (allowed.event_type.type, allowed.policy_match_type) == (5, 4)
     spoofed = message(reason=verdict.Reason.SOURCE_SPOOFED, isolating=())
@@ -64,6 +68,16 @@ def test_every_reason_to_drop_has_a_number_and_a_name_of_hubbles() -> None:
         assert bool(flow.drop_reason) is not allowed
         assert flow.drop_reason == flow.drop_reason_desc
         assert pb.DropReason.Name(flow.drop_reason_desc)
+
+
+@pytest.mark.parametrize("reason", [verdict.Reason.POLICY_DENIED, verdict.Reason.POLICY_DENY, verdict.Reason.MALFORMED])
+def test_what_passes_for_an_audit_is_a_policys_verdict_and_no_drop(reason: verdict.Reason) -> None:
+    """Rule A51: who counts drops by reason or kind of event must not count what passed; nor does Cilium's audit."""
+    flow = message(verdict=verdict.Verdict.AUDIT, reason=reason)
+    assert (flow.drop_reason, flow.drop_reason_desc) == (0, 0)
+    assert (flow.event_type.type, flow.event_type.sub_type) == (records.POLICY_VERDICT, 0)
+    assert flow.Summary.startswith(reason.name.lower().replace("_", " "))
+    assert attributed(flow).keys() == {"ingress_denied_by"}
 
 
 def test_each_end_is_named_by_what_it_is() -> None:
@@ -126,3 +140,27 @@ def test_losses_say_where_how_many_and_when(where: str, source: str) -> None:
     assert (pb.LostEventSource.Name(lost.source), lost.num_events_lost) == (source, 3)
     assert (lost.first.seconds, lost.last.seconds, lost.last.nanos) == (1, 2, 5)
     assert (answer.node_name, answer.time) == ("n1", lost.last)
+
+
+def test_a_flow_that_was_led_to_a_backend_names_the_service_it_asked_for() -> None:
+    dialled = variety.other("10.96.0.11", 2, "Service", "web", "x")
+    flow = message(
+        dialled=dataclasses.replace(dialled, port=80), joined=True, process=verdict.Process(pid=9, command="curl")
+    )
+    assert (flow.destination_service.namespace, flow.destination_service.name) == ("x", "web")
+    assert flow.IP.destination == str(agents.SERVER)
+    assert flow.Summary.endswith("for curl[9]; dialled 10.96.0.11:80")
+
+
+@pytest.mark.parametrize("direction", net.Direction)
+def test_verdicts_that_were_kept_back_are_counted_in_the_aggregate(direction: net.Direction) -> None:
+    flow = message(direction=direction, repeats=6)
+    counts = (flow.aggregate.ingress_flow_count, flow.aggregate.egress_flow_count)
+    assert counts == ((7, 0) if direction is net.Direction.INGRESS else (0, 7))
+    assert flow.Summary.endswith("6 like it kept back")
+    assert not message().HasField("aggregate")
+
+
+@pytest.mark.parametrize("match", verdict.Match)
+def test_the_shape_of_the_row_is_hubbles_match_type(match: verdict.Match) -> None:
+    assert message(match=match).policy_match_type == match.value

@@ -85,6 +85,9 @@ def _event(choose: random.Random, number: int) -> verdict.VerdictEvent:
         rule=verdict.RuleRef(policy=POLICIES[1], direction=direction, index=number % 3) if by_rule else None,
         isolating=POLICIES[: 1 + number % 2] if by_default else (),
         process=verdict.Process(pid=number + 1, command="cu\x1b[1mrl") if socket else None,
+        match=tuple(verdict.Match)[number % len(verdict.Match)],
+        dialled=_port(IPV4_ENDS[4 + number % 3], 80) if number % 7 == 0 and not socket else None,
+        repeats=number % 5 * (number % 3),
     )
 
 

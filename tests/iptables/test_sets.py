@@ -67,6 +67,7 @@ def test_ipset_shows_what_was_added(
     kernel.add(NAME, members)
     kernel.add(NAME, members)
     assert _shown() == shown
+    assert kernel.read(NAME) == ruleset.SetContent(kind=kind, members=members)
     assert kernel.headers()[NAME] == sets.Header(kind=kind.value, family=family, elements=len(members), references=0)
     kernel.remove(NAME, tuple(members))
     kernel.remove(NAME, tuple(members))
@@ -104,6 +105,12 @@ def test_what_is_there_is_not_made_again_and_what_is_gone_is_no_error(kernel: se
     assert kernel.destroy(NAME)
     with pytest.raises(errors.ApplyFailed, match=f"emptying the set {NAME}"):
         kernel.flush(NAME)
+
+
+def test_a_set_that_is_not_there_or_of_another_type_is_read_as_none(kernel: sets.Sets) -> None:
+    assert kernel.read(NAME) is None
+    subprocess.run(f"ipset create {NAME} hash:ip".split(), check=True)
+    assert kernel.read(NAME) is None
 
 
 def test_a_set_that_a_rule_names_is_not_destroyed_and_says_so(kernel: sets.Sets) -> None:

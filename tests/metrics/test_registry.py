@@ -22,8 +22,12 @@ PICTURE = picture.Picture(
     problems=2,
     endpoints={"isolated": 1, "open": 2, "held": 3},
     identities=5,
+    enforcing={"enforce": 1, "audit": 2, "none": 3},
+    audited=1,
+    audit_age_s=86_400,
     verdicts={DENIED: 2**50},
     decisions={("packet", "denied"): 11},
+    suppressed={"suppressed": 9, "repeated": 7, "forgotten": 1, "again": 4},
     lost={"ring": 1, "queue": 2, "client": 3},
     usage={"policy": base.Usage(512, 1024)},
     set_members=40,
@@ -104,3 +108,14 @@ def test_two_agents_in_one_process_share_nothing() -> None:
     one, other = registry.Registry(), registry.Registry()
     one.applied(seconds=1, since_change_s=None)
     assert value(scraped(other, PICTURE), "nodewall_apply_seconds_count") == 0
+
+
+def test_the_samples_of_a_scrape_are_those_of_the_page() -> None:
+    metrics = registry.Registry()
+    metrics.applied(seconds=0.003, since_change_s=None)
+    found = {(one.name, *sorted(one.labels.items())): one for one in metrics.samples(PICTURE)}
+    full = found["nodewall_bpf_map_entries", ("map", "policy")]
+    assert (full.kind, full.value) == ("gauge", 512)
+    assert full.help.endswith(".")
+    assert found["nodewall_apply_seconds_count",].value == 1
+    assert found["nodewall_apply_seconds_count",].kind == "histogram"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 
 from agent.model import verdict
 from agent.observer import denials
@@ -39,6 +41,19 @@ def test_a_line_tells_who_whom_what_why_and_by_which_policy() -> None:
     ]
 
 
+def test_a_log_of_would_be_denials_takes_no_denials_and_the_other_way_round() -> None:
+    """Rule A51."""
+
+    async def items() -> AsyncIterator[verdict.Item]:
+        for kind in verdict.Verdict:
+            yield agents.flow(verdict=kind)
+
+    seen: dict[verdict.Verdict, list[dict[str, object]]] = {kind: [] for kind in verdict.Verdict}
+    for kind in (verdict.Verdict.DROPPED, verdict.Verdict.AUDIT):
+        asyncio.run(denials.DenialLog(seen[kind].append, of=kind).follow(items()))
+    assert [len(lines) for lines in seen.values()] == [0, 1, 0, 1]
+
+
 def test_a_pod_in_a_loop_of_connects_is_one_line_and_then_a_number() -> None:
     written, lines = log()
     for number in range(100):
@@ -46,6 +61,14 @@ def test_a_pod_in_a_loop_of_connects_is_one_line_and_then_a_number() -> None:
     assert len(lines) == 1
     written.see(later(agents.flow(), 10))
     assert lines[1]["suppressed"] == 99
+
+
+def test_what_was_kept_back_before_the_agent_is_counted_as_well() -> None:
+    written, lines = log()
+    written.see(agents.flow(repeats=5))
+    written.see(later(agents.flow(repeats=7), 1))
+    written.see(later(agents.flow(repeats=2), 10))
+    assert [line.get("suppressed") for line in lines] == [5, 10]
 
 
 def test_a_scan_of_ports_is_no_more_than_the_budget() -> None:

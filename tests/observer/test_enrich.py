@@ -7,9 +7,9 @@ import ipaddress
 
 import pytest
 
-from agent import snapshot
+from agent import desired, snapshot
 from agent.model import labels, net, resources, verdict
-from agent.observer import enrich, history
+from agent.observer import enrich, history, joining
 from tests.support import agents
 
 OFFSET = 1_000_000
@@ -36,6 +36,12 @@ def test_a_default_deny_names_both_pods_and_the_policies_that_isolate(past: hist
     assert event.rule is None
     assert event.reason is verdict.Reason.POLICY_DENIED
     assert event.time_ns == 500 + OFFSET
+
+
+def test_a_would_be_denial_names_the_policies_that_would_isolate(past: history.History) -> None:
+    """Rule A51."""
+    event = enriched(agents.Event(verdict=4), past)
+    assert (event.verdict, event.isolating) == (verdict.Verdict.AUDIT, (agents.DENY.ref,))
 
 
 def test_a_rule_that_decided_is_named_and_nothing_isolates_then(past: history.History) -> None:
@@ -109,3 +115,88 @@ def test_the_other_end_of_a_pods_own_direction_is_named_by_address(past: history
     event = enriched(agents.Event(endpoint=1, direction=2), past)
     assert (event.source.pod, event.destination.pod) == ("a", "b")
     assert event.direction is net.Direction.EGRESS
+
+
+SERVICE = resources.Service(
+    namespace="x",
+    name="web",
+    cluster_addresses=(ipaddress.ip_address("10.96.0.10"),),
+    ports=(resources.ServicePort(port=80, protocol=net.Protocol.TCP, target=8080, node_port=30080),),
+    selector=labels.Labels({"app": "b"}),
+)
+NODE_ADDRESS = ipaddress.ip_address("192.168.0.1")
+
+
+@pytest.fixture
+def serving() -> history.History:
+    """Return a past in which Service x/web leads to x/b, by its address and by a node port."""
+    known = history.History()
+    frontends = {
+        desired.Frontend(SERVICE.cluster_addresses[0], 80, 6): 7,
+        desired.Frontend(NODE_ADDRESS, 30080, 6): 7,
+    }
+    state = dataclasses.replace(
+        agents.enforced(), frontends=frontends, services={7: (resources.ObjectRef("Service", "x", "web"),)}
+    )
+    known.enforced(1, state, agents.cluster(SERVICE))
+    return known
+
+
+@pytest.mark.parametrize(("address", "port"), [(SERVICE.cluster_addresses[0], 80), (NODE_ADDRESS, 30080)])
+def test_a_joined_verdict_has_the_packets_decision_the_calls_process_and_what_was_dialled(
+    serving: history.History, address: net.Address, port: int
+) -> None:
+    call = agents.Event(endpoint=1, direction=2, layer=1, verdict=1, reason=1, pid=9, command="curl", repeats=50)
+    call = dataclasses.replace(call, destination=address, destination_port=port, destination_identity=2)
+    packet = agents.Event(endpoint=1, direction=2, destination_port=8080, repeats=3)
+    told: joining.Joined[enrich.RawEvent] = joining.Joined(packet, call, 2)
+    event = enrich.enrich(told, node="n1", past=serving.past, monotonic_to_unix_ns=OFFSET)
+    assert (event.verdict, event.layer, event.joined) == (verdict.Verdict.DROPPED, verdict.Layer.PACKET, True)
+    assert event.process == verdict.Process(pid=9, command="curl")
+    assert (event.destination.pod, event.destination.port) == ("b", 8080)
+    assert event.dialled is not None
+    assert (event.dialled.address, event.dialled.port) == (address, port)
+    assert event.dialled.owner == resources.ObjectRef("Service", "x", "web")
+    assert event.repeats == 5
+
+
+def test_backends_of_a_service_are_those_behind_the_port_dialled(serving: history.History) -> None:
+    services = serving.past.at(1).services
+    found = services.at(6, net.mapped(SERVICE.cluster_addresses[0]), b"\0\x50")
+    assert found is not None
+    assert found.backends == {(net.mapped(agents.SERVER), b"\x1f\x90")}
+    assert services.at(6, net.mapped(NODE_ADDRESS), b"\x75\x80") == found
+    assert services.at(17, net.mapped(SERVICE.cluster_addresses[0]), b"\0\x50") is None
+    assert services.at(6, net.mapped(agents.SERVER), b"\0\x50") is None
+
+
+def test_what_was_not_led_elsewhere_has_nothing_dialled(serving: history.History) -> None:
+    call = agents.Event(endpoint=1, direction=2, layer=1, verdict=1, reason=1, pid=9)
+    told: joining.Joined[enrich.RawEvent] = joining.Joined(dataclasses.replace(call, layer=2, pid=0), call)
+    assert enrich.enrich(told, node="n1", past=serving.past, monotonic_to_unix_ns=OFFSET).dialled is None
+
+
+@pytest.mark.parametrize(
+    ("key", "match"),
+    [
+        (desired.RowKey(300, 0, 0, 0), verdict.Match.L3_ONLY),
+        (desired.RowKey(300, 6, 0, 0), verdict.Match.L3_PROTO),
+        (desired.RowKey(300, 6, 80, 16), verdict.Match.L3_L4),
+        (desired.RowKey(300, 6, 64, 10), verdict.Match.L3_L4),
+        (desired.RowKey(0, 0, 0, 0), verdict.Match.ALL),
+        (desired.RowKey(0, 6, 0, 0), verdict.Match.PROTO_ONLY),
+        (desired.RowKey(0, 6, 80, 16), verdict.Match.L4_ONLY),
+        (desired.RowKey(301, 6, 80, 16), verdict.Match.NONE),
+        (desired.RowKey(300, 17, 80, 16), verdict.Match.NONE),
+    ],
+)
+def test_the_match_is_the_shape_of_the_row_that_decided(key: desired.RowKey, match: verdict.Match) -> None:
+    known = history.History()
+    state = agents.enforced()
+    rows = {key: desired.Row(action=desired.Action.ALLOW, rule=9)}
+    sets = {5: dataclasses.replace(state.sets[5], rows=rows)}
+    known.enforced(1, dataclasses.replace(state, sets=sets), agents.cluster())
+    assert enriched(agents.Event(rule=9, verdict=1, reason=1), known).match is match
+    assert enriched(agents.Event(rule=8, verdict=1, reason=1), known).match is verdict.Match.NONE, "another decided"
+    assert enriched(agents.Event(), known).match is verdict.Match.NONE, "a default deny has no row"
+    assert enriched(agents.Event(policy_set=0, verdict=1, reason=2), known).match is verdict.Match.ALL

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
+import ipaddress
 import os
 import weakref
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ import pytest
 
 from agent import desired, snapshot
 from agent.model import verdict
-from agent.observer import enrich, history, observer, stream
+from agent.observer import enrich, history, joining, observer, stream
 from tests.support import agents
 
 
@@ -169,5 +171,96 @@ def test_the_thread_wakes_for_events_and_ends_when_it_is_cancelled() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 async with asyncio.timeout(5):
                     await task
+
+    asyncio.run(scenario())
+
+
+CALL = agents.Event(
+    endpoint=1,
+    direction=2,
+    layer=1,
+    verdict=1,
+    reason=1,
+    pid=77,
+    command="curl",
+    source=ipaddress.ip_address("::"),
+    source_port=0,
+    source_identity=0,
+)
+PACKET = dataclasses.replace(CALL, layer=2, pid=0, command="", source=agents.CLIENT, source_port=40000)
+
+
+def test_a_call_and_its_packet_are_one_verdict_also_in_two_readings_and_two_to_who_wants_it_raw() -> None:
+    world = World()
+    now = world.clock.now_ns
+    for event in (dataclasses.replace(CALL, time_ns=now), dataclasses.replace(PACKET, time_ns=now + 1)):
+        world.ring.put([event])
+        world.observer.read_once()
+    (joined,) = world.stream.stored()
+    assert (joined.layer, joined.joined) == (verdict.Layer.PACKET, True)
+    assert joined.process == verdict.Process(pid=77, command="curl")
+    layers = world.stream.stored(wanted=verdict.Filter(raw=True))
+    assert [(one.layer, one.joined) for one in layers] == [(verdict.Layer.SOCKET, False), (verdict.Layer.PACKET, False)]
+    for number in range(2, 2 + history.KEPT):
+        world.past.enforced(number, desired.DesiredState(), snapshot.Snapshot())
+    world.observer.read_once()
+    assert world.stream.stored() == (joined,)
+    assert world.stream.stored(wanted=verdict.Filter(raw=True)) == layers, "also once it has its names"
+
+
+def test_a_follower_that_wants_it_raw_gets_each_layers_verdict() -> None:
+    async def scenario() -> None:
+        world = World()
+        with world.stream.subscribe(wanted=verdict.Filter(raw=True, pod="a", namespace="x")) as subscription:
+            now = world.clock.now_ns
+            world.ring.put([dataclasses.replace(CALL, time_ns=now), dataclasses.replace(PACKET, time_ns=now + 1)])
+            world.observer.read_once()
+            items = subscription.items()
+            async with asyncio.timeout(5):
+                told = [await anext(items) for _ in range(2)]
+        assert [one.layer for one in told if isinstance(one, verdict.VerdictEvent)] == list(verdict.Layer)
+
+    asyncio.run(scenario())
+
+
+def test_a_call_without_a_packet_is_told_when_it_has_waited() -> None:
+    world = World()
+    world.ring.put([dataclasses.replace(CALL, time_ns=world.clock.now_ns)])
+    world.observer.read_once()
+    assert world.stream.stored() == ()
+    assert world.observer._wait_ns() == joining.WAIT_NS
+    world.clock.pass_s(0.3)
+    assert world.observer.read_once() == 0
+    (event,) = world.stream.stored()
+    assert (event.layer, event.joined) == (verdict.Layer.SOCKET, False)
+    assert world.observer._wait_ns() == observer.LOOK_NS
+
+
+def test_while_the_ring_holds_more_a_call_waits_for_its_packet_however_late_it_is() -> None:
+    world = World()
+    now = world.clock.now_ns
+    others = [agents.Event(time_ns=now)] * observer.FULL
+    world.clock.pass_s(5)
+    world.ring.put([dataclasses.replace(CALL, time_ns=now), *others])
+    world.observer.read_once()
+    world.ring.put([dataclasses.replace(PACKET, time_ns=now + 1)])
+    world.observer.read_once()
+    assert world.stream.stored(1)[0].joined
+
+
+def test_what_waits_is_told_when_the_observer_ends() -> None:
+    async def scenario() -> None:
+        world = World()
+        world.ring.put([dataclasses.replace(CALL, time_ns=world.clock.now_ns)])
+        task = asyncio.create_task(world.observer.run())
+        with world.stream.subscribe() as subscription:
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            async with asyncio.timeout(5):
+                event = await anext(subscription.items())
+        assert isinstance(event, verdict.VerdictEvent)
+        assert event.layer is verdict.Layer.SOCKET
 
     asyncio.run(scenario())

@@ -17,7 +17,7 @@ from agent import errors, reconciler
 from agent.model import verdict
 from agent.observer import stream
 from agent.rpc import agent_server, client, describe, service, views
-from tests.support import agents
+from tests.support import agents, served
 
 Answer = TypeVar("Answer")
 
@@ -28,6 +28,7 @@ class Node:
     def __init__(self, enforcement: reconciler.Enforcement | None) -> None:
         """Answer with `enforcement`."""
         self.enforcement = enforcement
+        self.audit = served.auditing()
 
     def status(self) -> views.Status:
         bare = views.Status(node="n1", version="0", mode="memory", counters={"seen": 3})
@@ -56,7 +57,8 @@ def serve(
     """Serve on `path` while `ask` asks in a thread, as it is synchronous."""
 
     async def scenario() -> Answer:
-        api = service.AgentService(node=Node(enforcing() if ready else None), stream=verdicts)
+        node = Node(enforcing() if ready else None)
+        api = service.AgentService(node=node, stream=verdicts, kernel=agents.kernel(node, verdicts))
         async with agent_server.serving(api, path):
             with client.AgentClient(path) as agent:
                 return await asyncio.to_thread(ask, agent)
@@ -152,3 +154,11 @@ def test_an_agent_that_does_not_answer_is_given_up(tmp_path: pathlib.Path) -> No
 def test_a_directory_of_any_name_can_hold_the_socket(tmp_path: pathlib.Path, verdicts: stream.Stream) -> None:
     odd = tmp_path / "a b%20#c"
     assert serve(odd / "agent.sock", verdicts, lambda agent: agent.status()).node == "n1"
+
+
+def test_the_cluster_as_it_is_enforced_is_answered_once_there_is_one(
+    tmp_path: pathlib.Path, verdicts: stream.Stream
+) -> None:
+    assert serve(tmp_path / "agent.sock", verdicts, lambda agent: agent.snapshot()) == agents.cluster()
+    with pytest.raises(errors.Unreachable, match="nothing is enforced yet"):
+        serve(tmp_path / "agent.sock", verdicts, lambda agent: agent.snapshot(), ready=False)

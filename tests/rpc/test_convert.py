@@ -45,6 +45,8 @@ STATUS = views.Status(
     last_repair_unix_ns=10,
     repair_error="the lock is held",
     proved=("by function: connect4 refused a call",),
+    audited_endpoints=11,
+    audited=("namespace x by flag",),
     not_ready=("datapath: the pin /x is gone", "inputs: no first whole list of pods"),
 )
 ENDPOINT = views.Endpoint(
@@ -62,6 +64,8 @@ ENDPOINT = views.Endpoint(
     ingress_policies=(agents.DENY.ref,),
     egress_policies=(agents.DENY.ref,),
     held=True,
+    audit_ingress=(agents.DENY.ref,),
+    audit_egress=(agents.DENY.ref,),
 )
 IDENTITY = views.Identity(
     id=300,
@@ -80,6 +84,7 @@ POLICY = views.Policy(
     ingress_rules=3,
     egress_rules=4,
     problems=(PROBLEM,),
+    audit=("flag",),
 )
 HOST = verdict.FlowEnd(
     address=ipaddress.ip_address("fd00::9"), port=1, identity=2, owner=resources.ObjectRef("Node", "", "n2")
@@ -88,6 +93,7 @@ VERDICTS = (
     agents.flow(),
     agents.flow(rule=agents.RULE, isolating=(), verdict=verdict.Verdict.FORWARDED, reason=verdict.Reason.RULE_ALLOWED),
     agents.flow(source=HOST, layer=verdict.Layer.SOCKET, process=verdict.Process(pid=9, command="cu\x1brl")),
+    agents.flow(dialled=HOST, joined=True, repeats=7, match=verdict.Match.L3_L4),
     agents.flow(protocol=89, direction=net.Direction.EGRESS, reason=verdict.Reason.SOURCE_SPOOFED),
 )
 
@@ -133,7 +139,12 @@ def test_every_verdict_and_reason_has_a_name_on_the_wire(kind: verdict.Verdict, 
 
 
 @pytest.mark.parametrize(
-    "wanted", [verdict.Filter(), verdict.Filter(verdict=verdict.Verdict.DROPPED, namespace="x", pod="a")]
+    "wanted",
+    [
+        verdict.Filter(),
+        verdict.Filter(raw=True),
+        verdict.Filter(verdict=verdict.Verdict.DROPPED, namespace="x", pod="a"),
+    ],
 )
 def test_a_filter_survives_the_wire(wanted: verdict.Filter) -> None:
     message = convert.watch_message(wanted, follow=True, last=3)

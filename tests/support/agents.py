@@ -6,7 +6,10 @@ import dataclasses
 import ipaddress
 
 from agent import desired, snapshot
+from agent.datapath import memory
 from agent.model import endpoint, identity, labels, net, resources, verdict
+from agent.observer import stream
+from agent.rpc import kernel as kernel_
 from agent.sources import manifests
 
 CLIENT = ipaddress.ip_address("10.0.0.2")
@@ -36,7 +39,7 @@ def pod(name: str, address: net.Address, **more: object) -> resources.Pod:
     base = resources.Pod(
         namespace="x", name=name, uid=f"uid-{name}", labels=labels.Labels({"app": name}), addresses=(address,)
     )
-    return dataclasses.replace(base, node="n1", **more)  # type: ignore[arg-type]  # a test names real fields
+    return dataclasses.replace(base, **({"node": "n1"} | more))  # type: ignore[arg-type]  # a test names real fields
 
 
 def cluster(*more: resources.Resource) -> snapshot.Snapshot:
@@ -112,6 +115,15 @@ class Event:
     verdict: int = 2
     reason: int = 3
     command: str = ""
+    repeats: int = 0
+
+    @property
+    def came_from(self) -> tuple[net.Address, int]:
+        return self.source, self.source_port
+
+    @property
+    def towards(self) -> tuple[int, int, bytes, bytes]:
+        return self.endpoint, self.protocol, net.mapped(self.destination), self.destination_port.to_bytes(2, "big")
 
 
 def flow(**changes: object) -> verdict.VerdictEvent:
@@ -130,3 +142,11 @@ def flow(**changes: object) -> verdict.VerdictEvent:
         isolating=(DENY.ref,),
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]  # a test names real fields
+
+
+def kernel(loop: kernel_.Enforcing, verdicts: stream.Stream) -> kernel_.Kernel:
+    """Return what answers of a datapath in memory that holds what `loop` enforces, or nothing yet."""
+    datapath = memory.MemoryDatapath()
+    if loop.enforcement is not None:
+        datapath.apply(loop.enforcement.state)
+    return kernel_.Kernel(node="n1", mode="memory", datapath=datapath, loop=loop, stream=verdicts)

@@ -24,8 +24,10 @@ Document: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[str, str]
 
 CASE_KEYS = frozenset({"name", "fixture", "rules", "needs", "steps"})
-STEP_KEYS = frozenset({"label", "objects", "pods", "delete", "policies", "expect", "services", "problems", "zone"})
-CHECK_KEYS = frozenset({"port", "family", "blocked", "open"})
+STEP_KEYS = frozenset(
+    {"label", "objects", "pods", "delete", "policies", "audit", "expect", "services", "problems", "zone"}
+)
+CHECK_KEYS = frozenset({"port", "family", "blocked", "open", "audited"})
 PATTERN_KEYS = frozenset({"from", "to", "exceptFrom", "exceptTo"})
 FINISHED = frozenset({"Succeeded", "Failed"})
 HOST_PREFIX = "host/"
@@ -41,6 +43,8 @@ class Check:
     """None: in every family that both ends have."""
     expected: Mapping[Pair, bool]
     """(from, to) -> can connect; names are `namespace/pod` and `host/NAME`."""
+    audited: frozenset[Pair] = frozenset()
+    """Those that connect, and of which some side is told as AUDIT; no other is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class ServiceCheck:
     protocol: net.Protocol
     reached: Mapping[str, str]
     """Source -> `all`, `none` or `mixed` of the backends, or `refused` where there is no backend."""
+    audited: frozenset[str] = frozenset()
+    """Sources whose dialling itself is told as AUDIT, for no backend would be allowed; no other's is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +181,8 @@ def _label(target: Document, changes: Mapping[str, str | None]) -> None:
 
 def _step(cluster: list[Document], step: Document) -> Step:
     manifests = tuple(copy.deepcopy([*cluster, *step.get("policies", ())]))
+    for name in step.get("audit", ()):
+        _audit(manifests, name)
     parties = dict(_parties(cluster))
     return Step(
         manifests=manifests,
@@ -183,6 +191,17 @@ def _step(cluster: list[Document], step: Document) -> Step:
         problems=frozenset((problem["policy"], problem["path"]) for problem in step.get("problems", ())),
         zone=step.get("zone", {}),
     )
+
+
+def _audit(manifests: Iterable[Document], name: str) -> None:
+    """Annotate the policy `x/p` or the namespace `x`."""
+    namespace, slash, policy = name.partition("/")
+    wanted = ("networkpolicy", namespace, policy) if slash else ("namespace", "", namespace)
+    found = [one for one in manifests if _key(one) == wanted]
+    if not found:
+        raise ValueError(f"there is no {wanted[0]} {name} to audit")
+    for one in found:
+        one["metadata"].setdefault("annotations", {})["nodewall.io/audit"] = "true"
 
 
 def _parties(cluster: Iterable[Document]) -> Iterator[tuple[str, frozenset[tuple[int, str]]]]:
@@ -218,8 +237,18 @@ def _check(parties: Mapping[str, frozenset[tuple[int, str]]], check: Document) -
     expected |= dict.fromkeys(opened, True) | dict.fromkeys(blocked, False)
     if not expected:
         raise ValueError(f"nothing is checked on {check['port']}")
-    family = net.Family[check["family"].upper()] if "family" in check else None
-    return Check(port=int(number), protocol=net.Protocol[protocol], family=family, expected=expected)
+    audited = {pair for pattern in check.get("audited", ()) for pair in _meant(pairs, pattern)}
+    if any(not expected.get(pair) for pair in audited):
+        raise ValueError(f"audited on {check['port']} and not open: {sorted(audited)}")
+    if "audited" in check and not audited:
+        raise ValueError(f"nobody is audited on {check['port']}")
+    return Check(
+        port=int(number),
+        protocol=net.Protocol[protocol],
+        family=net.Family[check["family"].upper()] if "family" in check else None,
+        expected=expected,
+        audited=frozenset(audited),
+    )
 
 
 def _meant(pairs: Iterable[Pair], pattern: Document) -> set[Pair]:
@@ -245,7 +274,7 @@ def _matches(name: str, globs: Iterable[str]) -> bool:
 
 def _service(parties: Mapping[str, object], check: Document) -> ServiceCheck:
     """Read `{service: x/web, port: 80/TCP, all: [y/*], none: [x/b]}`."""
-    _known(check, {"service", "port", "all", "none", "mixed", "refused"})
+    _known(check, {"service", "port", "all", "none", "mixed", "refused", "audited"})
     namespace, _, service = check["service"].partition("/")
     number, _, protocol = check["port"].partition("/")
     reached = {
@@ -257,7 +286,12 @@ def _service(parties: Mapping[str, object], check: Document) -> ServiceCheck:
     if not reached:
         raise ValueError(f"nothing is checked of service {check['service']}")
     return ServiceCheck(
-        namespace=namespace, service=service, port=int(number), protocol=net.Protocol[protocol], reached=reached
+        namespace=namespace,
+        service=service,
+        port=int(number),
+        protocol=net.Protocol[protocol],
+        reached=reached,
+        audited=frozenset(source for source in reached if _matches(source, check.get("audited", ()))),
     )
 
 

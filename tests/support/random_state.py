@@ -88,6 +88,8 @@ def endpoint(dice: random.Random, index: int, addresses: tuple[net.Address, ...]
         egress_set=dice.choice((0, *SETS)),
         ingress_set=dice.choice((0, *(number + 100 for number in SETS))),
         held=dice.random() < 0.1,
+        egress_audit=dice.choice((0, 0, *SETS)),
+        ingress_audit=dice.choice((0, 0, *(number + 100 for number in SETS))),
     )
 
 

@@ -5,13 +5,15 @@ Every datapath lives through the whole table, so that what a step leaves behind 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypedDict, TypeVar
 
 from agent import desired as desired_
 from agent import snapshot
+from agent.datapath import judge as judge_
 from agent.datapath import memory
-from agent.model import endpoint, net, resources
+from agent.model import audit as audit_
+from agent.model import endpoint, net, resources, verdict
 from agent.policy import compiler, evaluator
 
 
@@ -32,8 +34,17 @@ class Judging(Protocol):
     def judge(self, *, client: net.Address, server: net.Address, protocol: int, port: int, hook: memory.Hook) -> Judged:
         """Decide about a connection."""
 
+    def judge_ends(
+        self, *, client: net.Address, server: net.Address, protocol: int, port: int, hook: memory.Hook
+    ) -> tuple[judge_.Judgement, ...]:
+        """Return what would be told of a connection, a side each."""
+
 
 Node = TypeVar("Node", bound=Judging)
+Told = frozenset[tuple[net.Direction, tuple[resources.ObjectRef, ...]]]
+"""Directions of what is told as AUDIT, with the policies that isolate."""
+HONOURED = audit_.Audit(annotations=True)
+"""Truth tables say by annotations what is in audit."""
 
 
 class Cluster(Generic[Node]):
@@ -43,6 +54,7 @@ class Cluster(Generic[Node]):
         """Start with no node; `make` makes a node's datapath."""
         self._make = make
         self._datapaths: dict[str, Node] = {}
+        self._states: dict[str, desired_.DesiredState] = {}
         self._cookies: dict[tuple[str, str, str], int] = {}
         self.problems: set[resources.Problem] = set()
 
@@ -50,7 +62,9 @@ class Cluster(Generic[Node]):
         """Compile for every node that has pods, and bring its datapath there."""
         self.problems = set(cluster.problems)
         for name in sorted({pod.node for pod in cluster.pods.values() if pod.node} | set(cluster.nodes)):
-            compiled = compiler.compile_node(cluster, endpoint.NodeView(name=name, sandboxes=self._on(name, cluster)))
+            view = endpoint.NodeView(name=name, sandboxes=self._on(name, cluster), audit=HONOURED)
+            compiled = compiler.compile_node(cluster, view)
+            self._states[name] = compiled.state
             if name not in self._datapaths:
                 self._datapaths[name] = self._make()
             self._datapaths[name].apply(compiled.state)
@@ -61,26 +75,16 @@ class Cluster(Generic[Node]):
 
         A node's own traffic to its pods crosses no hook (rule A37); what a pod sends to its own node ends there.
         """
-        source, destination = _node(flow.source), _node(flow.destination)
-        from_pod, to_pod = _has_network(flow.source), _has_network(flow.destination)
-        at_source = True
-        if from_pod:
-            hook = memory.Hook.FORWARD if to_pod or source != destination else memory.Hook.LOCAL_IN
-            at_source = self._judge(source, flow, hook)
-        at_destination = True
-        if to_pod and source != destination:
-            at_destination = self._judge(destination, flow, memory.Hook.FORWARD)
-        return at_source and at_destination
+        return all(self._datapaths[node].judge(**_asked(flow), hook=hook).allowed for node, hook in _crossed(flow))
 
-    def _judge(self, node: str | None, flow: evaluator.Flow, hook: memory.Hook) -> bool:
-        judgement = self._datapaths[str(node)].judge(
-            client=flow.source_address,
-            server=flow.destination_address,
-            protocol=flow.protocol.value,
-            port=flow.port,
-            hook=hook,
+    def audits(self, flow: evaluator.Flow) -> Told:
+        """Return what the packet layers of both ends tell as AUDIT of a flow that passes."""
+        return frozenset(
+            (one.direction, self._states[node].sets[one.set].isolating)
+            for node, hook in _crossed(flow)
+            for one in self._datapaths[node].judge_ends(**_asked(flow), hook=hook)
+            if one.verdict is verdict.Verdict.AUDIT
         )
-        return judgement.allowed
 
     def _on(self, node: str, cluster: snapshot.Snapshot) -> tuple[endpoint.Sandbox, ...]:
         return tuple(
@@ -111,13 +115,43 @@ class MemoryCluster(Cluster[memory.MemoryDatapath]):
 
     def connects(self, flow: evaluator.Flow) -> bool:
         """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""
+        judgement = self.dials(flow)
+        return judgement is None or judgement.allowed
+
+    def dials(self, flow: evaluator.Flow) -> memory.Judgement | None:
+        """Return what the source's socket layer says of an address as it dials it; None: it is no pod."""
         pod = flow.source
         if not isinstance(pod, resources.Pod) or not pod.has_identity:
-            return True
-        judgement = self._datapaths[str(pod.node)].judge_connect(
+            return None
+        return self._datapaths[str(pod.node)].judge_connect(
             self._cookie(pod), flow.destination_address, flow.protocol.value, flow.port
         )
-        return judgement.allowed
+
+
+def _crossed(flow: evaluator.Flow) -> Iterator[tuple[str, memory.Hook]]:
+    """Yield the nodes whose packet layer a flow crosses, and where."""
+    source, destination = _node(flow.source), _node(flow.destination)
+    from_pod, to_pod = _has_network(flow.source), _has_network(flow.destination)
+    if from_pod:
+        yield str(source), memory.Hook.FORWARD if to_pod or source != destination else memory.Hook.LOCAL_IN
+    if to_pod and source != destination:
+        yield str(destination), memory.Hook.FORWARD
+
+
+class _Asked(TypedDict):
+    client: net.Address
+    server: net.Address
+    protocol: int
+    port: int
+
+
+def _asked(flow: evaluator.Flow) -> _Asked:
+    return _Asked(
+        client=flow.source_address,
+        server=flow.destination_address,
+        protocol=flow.protocol.value,
+        port=flow.port,
+    )
 
 
 def _node(party: evaluator.Party) -> str | None:

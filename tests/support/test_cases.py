@@ -138,3 +138,23 @@ def test_the_suite_of_kubernetes_and_the_seeds_are_all_there() -> None:
     groups = [path.parent.name for path in cases.paths()]
     assert groups.count("networkpolicy") == 48
     assert groups.count("seeds") == 7
+
+
+def test_what_is_in_audit_is_annotated_for_that_step_and_who_is_told_of_must_connect(table: pathlib.Path) -> None:
+    told = {"port": "80/TCP", "audited": [{"from": "x/b", "to": "x/a"}]}
+    first, second = read(
+        table,
+        {"policies": [POLICY], "audit": ["x/p", "y"], "expect": [told]},
+        {"policies": [POLICY], "expect": [{"port": "80/TCP", "blocked": []}]},
+    ).steps
+    asking = {one["metadata"]["name"] for one in first.documents() if one["metadata"].get("annotations")}
+    assert asking == {"p", "y"}
+    assert first.checks[0].audited == {("x/b", "x/a")}
+    assert not [one for one in second.documents() if one["metadata"].get("annotations")]
+    for wrong in (
+        {"expect": [told | {"blocked": [{"from": "x/*", "to": "x/a"}]}]},
+        {"expect": [{"port": "80/TCP", "audited": [{"from": "x/nobody", "to": "*"}]}]},
+        {"audit": ["x/none"]},
+    ):
+        with pytest.raises(ValueError, match="audit"):
+            read(table, wrong)

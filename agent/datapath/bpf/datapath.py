@@ -36,6 +36,7 @@ from agent.datapath.bpf import (
     ipvs,
     layout,
     links,
+    loaded,
     maps,
     packet_loader,
     selftest,
@@ -46,6 +47,7 @@ from agent.model import endpoint, verdict
 
 MODE = "socket+nfbpf"
 SOCKET_MODE = "socket"
+SECOND_NS = 1_000_000_000
 ROOT = "nodewall"
 GRACE_SECONDS = 0.05
 """Where the kernel cannot tell when running programs have ended: ten thousand times what one takes."""
@@ -76,11 +78,13 @@ class BPFDatapath(base.Datapath):
         bpffs: pathlib.Path,
         cgroup_root: pathlib.Path | None,
         layers: frozenset[verdict.Layer] = EVERY_LAYER,
+        verdict_rate: int = 0,
     ) -> None:
         """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet.
 
         `cgroup_root` may also be a directory below which cgroup v2 is mounted, or None: anywhere. `layers` always has
-        SOCKET; without PACKET another datapath judges packets.
+        SOCKET; without PACKET another datapath judges packets. Of events of one kind `verdict_rate` a second are told,
+        once a burst of ten seconds' worth is spent; 0: all.
         """
         assert verdict.Layer.SOCKET in layers  # noqa: S101 - a packet layer alone is no mode
         self._layers = layers
@@ -97,6 +101,9 @@ class BPFDatapath(base.Datapath):
         self._known = plan.Tables()
         """What the maps held when that was last known, for `usage`."""
         self._checks_bridges = self._judges_packets
+        self._verdict_interval_ns = SECOND_NS // verdict_rate if verdict_rate else 0
+        self._forgotten = 0
+        """Events kept back whose number fell out of the map, as last seen."""
         self._alone = False
         """Whether what other versions of this datapath left is gone."""
 
@@ -113,6 +120,7 @@ class BPFDatapath(base.Datapath):
         for directory in (self._pins / "links", self._pins / "programs"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._maps.open()
+        self._maps.store_verdict_interval(self._verdict_interval_ns)
         programs = self._load_programs()
         if self._judges_packets:
             conntrack.hold()
@@ -189,8 +197,16 @@ class BPFDatapath(base.Datapath):
         return self._maps.tables()
 
     def counters(self) -> Mapping[str, int]:
-        """Return the datapath's counters by name; they only grow while the maps live."""
-        return self._maps.counters()
+        """Return the datapath's counters by name; they only grow while the maps live.
+
+        `events_forgotten` is worked out here: events that were kept back, not told of, and are not in the map any more.
+        """
+        before = self._maps.counters()
+        if before["events_suppressed"] - before["events_repeated"] > self._forgotten:
+            untold = self._maps.untold()
+            told = self._maps.counters()["events_repeated"]  # after the map: what was told meanwhile is counted once
+            self._forgotten = max(self._forgotten, before["events_suppressed"] - told - untold)
+        return {**before, "events_forgotten": self._forgotten}
 
     def usage(self) -> Mapping[str, base.Usage]:
         """Return how full each map is."""
@@ -203,6 +219,10 @@ class BPFDatapath(base.Datapath):
         gone = [pin for pin in linked if not pin.exists() and not pin.with_name(pin.name + links.NEXT).exists()]
         gone += [pin for pin in (self._pins / shape.name for shape in maps.shapes()) if not pin.exists()]
         return tuple(f"the pin {pin} is gone" for pin in gone)
+
+    def loaded(self) -> loaded.LoadedMaps:
+        """Open the pins anew, beside whatever is written. Raises DatapathError."""
+        return loaded.LoadedMaps(self._pins, self._layers)
 
     @property
     def events_path(self) -> pathlib.Path:

@@ -12,7 +12,7 @@ import dataclasses
 import enum
 import ipaddress
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from agent import desired as desired_
 from agent.datapath import base, plan
 from agent.model import net
 
-ABI = 1
+ABI = 2
 """Version of everything in this file; the pins of another version are another directory."""
 ENDPOINT_PROBE = 1
 """Endpoint number of the self-test; the programs emit no events for it."""
@@ -29,9 +29,12 @@ POLICY_ANY_PROTOCOL = 72
 FLAG_PRESENT = 1
 FLAG_HELD = 2
 CONFIG_DROP_SILENTLY = 1
-CONFIG_BYTES = 8
+CONFIG_BYTES = 16
 CONFIG_GENERATION_WORD = 0
 CONFIG_FLAGS_WORD = 1
+CONFIG_INTERVAL_WORD = 2
+RATE_KEY_BYTES = 16
+RATE_VALUE_BYTES = 16
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
@@ -45,6 +48,8 @@ class Counter(enum.Enum):
     PACKET_DENIED = 4
     SPOOFED = 5
     MALFORMED = 6
+    EVENTS_SUPPRESSED = 7
+    EVENTS_REPEATED = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,12 +72,14 @@ _U64 = struct.Struct("=Q")
 _SLOTS = struct.Struct("=II")
 _POLICY_KEY = struct.Struct("=IIIBB2s")
 _POLICY_VALUE = struct.Struct("=IB3x")
-_ENDPOINT = struct.Struct("=3I3II4x")
+_ENDPOINT = struct.Struct("=5I5II4x")
+_ENDPOINT_SLOT_WORDS = 5
 _PREFIX4 = struct.Struct("=I4s")
 _PREFIX6 = struct.Struct("=I16s")
 _FRONTEND4 = struct.Struct("=4s2sBx")
 _FRONTEND6 = struct.Struct("=16s2sBx")
 _CLASS_VALUE = struct.Struct("=IB3x")
+_RATE_VALUE = struct.Struct("=QII")
 
 
 def encode_pair(value: tuple[int, int]) -> bytes:
@@ -121,25 +128,33 @@ def encode_endpoint(value: plan.EndpointValue) -> bytes:
     words: list[int] = []
     for slot in value.slots:
         if slot is None:
-            words += [0, 0, 0]
+            words += [0] * _ENDPOINT_SLOT_WORDS
         else:
-            words += [slot.ingress_set, slot.egress_set, FLAG_PRESENT | (FLAG_HELD if slot.held else 0)]
+            flags = FLAG_PRESENT | (FLAG_HELD if slot.held else 0)
+            words += [slot.ingress_set, slot.egress_set, flags, slot.ingress_audit, slot.egress_audit]
     return _ENDPOINT.pack(*words, value.ingress_ifindex)
 
 
 def decode_endpoint(raw: bytes) -> plan.EndpointValue:
     """Read struct endpoint_value."""
-    words = _ENDPOINT.unpack(raw)
+    *words, ingress_ifindex = _ENDPOINT.unpack(raw)
+    first, second = words[:_ENDPOINT_SLOT_WORDS], words[_ENDPOINT_SLOT_WORDS:]
     return plan.EndpointValue(
-        slots=(_decode_endpoint_slot(words[0:3]), _decode_endpoint_slot(words[3:6])), ingress_ifindex=words[6]
+        slots=(_decode_endpoint_slot(first), _decode_endpoint_slot(second)), ingress_ifindex=ingress_ifindex
     )
 
 
-def _decode_endpoint_slot(words: tuple[int, ...]) -> plan.EndpointSlot | None:
-    ingress_set, egress_set, flags = words
+def _decode_endpoint_slot(words: Sequence[int]) -> plan.EndpointSlot | None:
+    ingress_set, egress_set, flags, ingress_audit, egress_audit = words
     if not flags & FLAG_PRESENT:
         return None
-    return plan.EndpointSlot(ingress_set=ingress_set, egress_set=egress_set, held=bool(flags & FLAG_HELD))
+    return plan.EndpointSlot(
+        ingress_set=ingress_set,
+        egress_set=egress_set,
+        held=bool(flags & FLAG_HELD),
+        ingress_audit=ingress_audit,
+        egress_audit=egress_audit,
+    )
 
 
 def encode_class(value: plan.ClassValue) -> bytes:
@@ -229,7 +244,9 @@ CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
             Codec("policy", 16, 8, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
         ),
         plan.Table.SERVICE_CLASS: (Codec("service_class", 8, 8, encode_pair, decode_pair, encode_class, decode_class),),
-        plan.Table.ENDPOINTS: (Codec("endpoints", 4, 32, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),),
+        plan.Table.ENDPOINTS: (
+            Codec("endpoints", 4, _ENDPOINT.size, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),
+        ),
         plan.Table.EP_BY_NETNS: (_numbered("ep_by_netns", _U64, _decode_u64),),
         plan.Table.EP_BY_IFINDEX: (_numbered("ep_by_ifindex", _U32, _decode_u32),),
         plan.Table.EP_BY_IP: _by_address("ep_by_ip"),
@@ -266,6 +283,13 @@ def usage(tables: plan.Tables) -> Mapping[str, base.Usage]:
     return found
 
 
+def untold(raw: bytes) -> int:
+    """Read from a struct rate_value how many events were kept back and not told of yet."""
+    words: tuple[int, int, int] = _RATE_VALUE.unpack(raw)
+    _, kept_back, told = words
+    return (kept_back - told) % 2**32
+
+
 class RawEvent(NamedTuple):
     """struct event, as cheap to make as Python allows: what costs is decoded when asked for."""
 
@@ -281,6 +305,8 @@ class RawEvent(NamedTuple):
     """Socket layer: 0, the endpoint is the source."""
     destination_identity: int
     pid: int
+    repeats: int
+    """Events of this kind that were kept back since the last one."""
     wire_source: bytes
     wire_destination: bytes
     wire_source_port: bytes
@@ -314,12 +340,22 @@ class RawEvent(NamedTuple):
         return int.from_bytes(self.wire_destination_port, "big")
 
     @property
+    def towards(self) -> tuple[int, int, bytes, bytes]:
+        """Who asks for what: endpoint, protocol, and the server's address and port as on the wire (IPv4 mapped)."""
+        return self.endpoint, self.protocol, self.wire_destination, self.wire_destination_port
+
+    @property
+    def came_from(self) -> tuple[bytes, bytes]:
+        """The client's address and port."""
+        return self.wire_source, self.wire_source_port
+
+    @property
     def command(self) -> str:
         """Name of the calling thread, hostile: escape before printing; bytes that are no UTF-8 are shown in hex."""
         return self.wire_command.split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-EVENT = struct.Struct("=QQ7I4x16s16s2s2s6B6x16s")
+EVENT = struct.Struct("=QQ8I16s16s2s2s6B6x16s")
 """struct event, in the order of RawEvent."""
 
 

@@ -25,6 +25,8 @@ EVENTS_BYTES = 4 << 20
 """Ring size: a power of two of pages. 35 000 events, a third of a second at 100 000 a second."""
 UDP_CLIENTS = 1 << 15
 """UDP sockets known as clients; of those forgotten under pressure only the packet layer judges what they send."""
+VERDICT_RATES = 1 << 13
+"""Kinds of events whose rate is known; the one silent longest is forgotten first."""
 CONFIG_KEY = bytes(4)
 FORBIDDEN = (
     " (a seccomp profile or a security module may forbid bpf(2), as container runtimes older than CAP_BPF do without "
@@ -62,6 +64,9 @@ def shapes() -> tuple[Shape, ...]:
         Shape("config", syscalls.MapType.ARRAY, 4, layout.CONFIG_BYTES, 1, syscalls.F_MMAPABLE),
         Shape("counters", syscalls.MapType.PERCPU_ARRAY, 4, 8, len(layout.Counter), 0),
         Shape("udp_clients", syscalls.MapType.LRU_HASH, 8, 4, UDP_CLIENTS, 0),
+        Shape(
+            "verdict_rates", syscalls.MapType.LRU_HASH, layout.RATE_KEY_BYTES, layout.RATE_VALUE_BYTES, VERDICT_RATES, 0
+        ),
         Shape("events", syscalls.MapType.RINGBUF, 0, 0, EVENTS_BYTES, 0),
     )
 
@@ -150,6 +155,13 @@ class Maps:
         """Change the deny mode."""
         self._store(layout.CONFIG_FLAGS_WORD, layout.CONFIG_DROP_SILENTLY if drop_silently else 0)
 
+    def store_verdict_interval(self, nanoseconds: int) -> None:
+        """Tell one event of a kind in so long, once its burst is spent; 0: all of them.
+
+        A word of its own that nothing else is read from or written with, so it is right beside any generation.
+        """
+        self._store(layout.CONFIG_INTERVAL_WORD, nanoseconds)
+
     def _word(self, index: int) -> int:
         assert self._words is not None, "open() comes first"  # noqa: S101 - a programming error
         return int(self._words[index])
@@ -215,12 +227,21 @@ class Maps:
 
     def counters(self) -> Mapping[str, int]:
         """Return each counter of enum nw_counter, summed over the CPUs, by its lower-case name."""
-        size = 8 * _possible_cpus()
-        totals: dict[str, int] = {}
-        for counter in layout.Counter:
-            raw = rows.lookup(self.descriptor("counters"), struct.pack("=I", counter.value), size)
-            totals[counter.name.lower()] = sum(struct.unpack(f"={size // 8}Q", raw)) if raw else 0
-        return totals
+        return counters(self.descriptor("counters"))
+
+    def untold(self) -> int:
+        """Return how many events were kept back and wait for the next of their kind to tell of them."""
+        return sum(layout.untold(value) for _, value in rows.dump(self.descriptor("verdict_rates")))
+
+
+def counters(descriptor: int) -> Mapping[str, int]:
+    """Return each counter of the map `counters`, summed over the CPUs, by its lower-case name. Raises OSError."""
+    size = 8 * _possible_cpus()
+    totals: dict[str, int] = {}
+    for counter in layout.Counter:
+        raw = rows.lookup(descriptor, struct.pack("=I", counter.value), size)
+        totals[counter.name.lower()] = sum(struct.unpack(f"={size // 8}Q", raw)) if raw else 0
+    return totals
 
 
 def remove(directory: pathlib.Path) -> None:

@@ -35,6 +35,15 @@ def lookup(descriptor: int, key: bytes, value_size: int) -> bytes | None:
     return value.raw
 
 
+def has(descriptor: int, key: bytes) -> bool:
+    """Tell whether an LPM trie has just this prefix: a look-up would answer by a shorter one, too.
+
+    The kernel goes on from a key it has, and begins anew from one it has not; nothing comes before the first.
+    """
+    first = _next_key(descriptor, None, len(key))
+    return first is not None and _next_key(descriptor, key, len(key)) != first
+
+
 def update(descriptor: int, key: bytes, value: bytes) -> None:
     """Write one row."""
     keys, values = syscalls.buffer_of(key), syscalls.buffer_of(value)

@@ -111,6 +111,8 @@ class ProgramInfo:
     jited_bytes: int
     xlated_bytes: int
     verified_instructions: int
+    tag: str = ""
+    """SHA of the instructions, the first eight bytes in hex."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ def program_info(descriptor: int) -> ProgramInfo:
     jited, xlated = struct.unpack_from("=2I", raw, 16)
     return ProgramInfo(
         type=kind, id=number, name=_name(raw[64:80]), jited_bytes=jited, xlated_bytes=xlated,
-        verified_instructions=struct.unpack_from("=I", raw, 216)[0],
+        verified_instructions=struct.unpack_from("=I", raw, 216)[0], tag=raw[8:16].hex(),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import base
-from agent.datapath.iptables import commands, netdev, removal, render, selftest, stamp, verdicts, writer
+from agent.datapath.iptables import commands, loaded, netdev, removal, render, selftest, stamp, verdicts, writer
 from agent.datapath.iptables import variant as variant_
 from agent.model import endpoint, net
 
@@ -120,6 +120,10 @@ class IptablesDatapath(base.Datapath):
     def usage(self) -> Mapping[str, base.Usage]:
         """Return how many members the sets have; each set grows by itself."""
         return {} if self._writer is None else {base.SETS: base.Usage(self._writer.members, 0)}
+
+    def loaded(self) -> loaded.LoadedRules:
+        """Read rules and sets anew, beside whatever is written. Raises DatapathError."""
+        return loaded.LoadedRules(self._opened().variant)
 
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""

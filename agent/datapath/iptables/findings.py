@@ -1,8 +1,10 @@
 """What the rules must have found about a logged packet, worked out again from the state they came from.
 
 The kernel says what it did (`prefix.Note`); why, for whom and by which rule is recomputed as `bpf/packet.bpf.c` would
-report it. The kernel's word stands: where the recomputation comes to another verdict, the packet is told with what the
-kernel did and without policy or rule, and counted. Pure; must not know where packets come from.
+report it. That a policy in audit would deny what passed is known from here alone: no rule of iptables is there for it,
+and no packet pays for it (rule A51). The kernel's word stands: where the recomputation comes to another verdict, the
+packet is told with what the kernel did and without policy or rule, and counted. Pure; must not know where packets come
+from.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from agent.datapath.iptables import prefix
 from agent.model import net
 from agent.model import verdict as verdict_
 
-EGRESS, INGRESS = net.Direction.EGRESS, net.Direction.INGRESS
+EGRESS = net.Direction.EGRESS
 
 
 class Sight(NamedTuple):
@@ -58,11 +60,12 @@ def find(note: prefix.Note, sight: Sight, state: lookups.InState) -> Found:
 
 
 def unexplained(judgement: judge.Judgement) -> judge.Judgement:
-    """Keep the verdict and whose side it is; by which policy is not known."""
+    """Keep what became of the packet and whose side it is; by which policy is not known, nor what another would say."""
     if judgement.allowed:
         isolated = judgement.set != desired_.NOT_ISOLATED
         reason = verdict_.Reason.RULE_ALLOWED if isolated else verdict_.Reason.NOT_ISOLATED
-        return dataclasses.replace(judgement, reason=reason, rule=0, set=desired_.NOT_ISOLATED)
+        passed = dataclasses.replace(judgement, verdict=verdict_.Verdict.FORWARDED, reason=reason)
+        return dataclasses.replace(passed, rule=0, set=desired_.NOT_ISOLATED)
     by_position = {verdict_.Reason.SOURCE_SPOOFED, verdict_.Reason.RELATED_FORGED, verdict_.Reason.UNJUDGED}
     reason = judgement.reason if judgement.reason in by_position else verdict_.Reason.POLICY_DENIED
     return dataclasses.replace(judgement, reason=reason, rule=0, set=desired_.NOT_ISOLATED)
@@ -70,9 +73,7 @@ def unexplained(judgement: judge.Judgement) -> judge.Judgement:
 
 def _ends(sight: Sight, state: lookups.InState) -> tuple[judge.Judgement, ...]:
     """Judge the sides that have a say at this hook, egress first."""
-    judges = judge.Judge(state)
-    egress = judges.end(sight.flow, EGRESS)
-    return (egress,) if sight.hook is judge.Hook.LOCAL_IN else (egress, judges.end(sight.flow, INGRESS))
+    return judge.Judge(state).ends(sight.flow, sight.hook)
 
 
 def _allowed(ends: tuple[judge.Judgement, ...]) -> Found:
@@ -100,7 +101,7 @@ def _denied(sight: Sight, state: lookups.InState) -> Found:
 
 def _side(ends: tuple[judge.Judgement, ...]) -> judge.Judgement:
     """Return the side a drop most likely was about: one that can deny, else an endpoint's, else the first."""
-    isolated = (end for end in ends if end.set != desired_.NOT_ISOLATED or not end.allowed)
+    isolated = (end for end in ends if not end.allowed or (end.set and end.verdict is not verdict_.Verdict.AUDIT))
     return next(isolated, None) or next((end for end in ends if end.endpoint), ends[0])
 
 

@@ -146,14 +146,22 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(payload: bytes) -> dict[int, bytes]:
     """Return attributes by type, flags of the type taken off; of two with one type the last."""
-    found, place = {}, 0
+    return dict(_parts(payload))
+
+
+def each(payload: bytes) -> Iterator[bytes]:
+    """Yield the value of each attribute of a list, in order."""
+    return (value for _, value in _parts(payload))
+
+
+def _parts(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
     while place + ATTRIBUTE.size <= len(payload):
         size, kind = ATTRIBUTE.unpack_from(payload, place)
         if size < ATTRIBUTE.size:
             break
-        found[kind & NLA_TYPE_MASK] = payload[place + ATTRIBUTE.size : place + size]
+        yield kind & NLA_TYPE_MASK, payload[place + ATTRIBUTE.size : place + size]
         place += aligned(size)
-    return found
 
 
 def _raise(payload: bytes) -> None:

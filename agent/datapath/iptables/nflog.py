@@ -16,7 +16,7 @@ import struct
 
 from agent import clock as clock_
 from agent import errors
-from agent.datapath.iptables import logged, netlink, verdicts
+from agent.datapath.iptables import limit, logged, netlink, verdicts
 
 COPIED_BYTES = 128
 """Of each packet; all the headers policy needs, but for very long chains of IPv6 extension headers."""
@@ -46,10 +46,14 @@ _NUMBER = struct.Struct(">I")
 class NflogReader:
     """Reads one group of the network namespace it was made in; satisfies the observer's Reader."""
 
-    def __init__(self, group: int, moments: verdicts.Moments, *, clock: clock_.Clock) -> None:
-        """Begin to listen. Raises NotSupported without nfnetlink_log, DatapathError if another process listens."""
+    def __init__(self, group: int, moments: verdicts.Moments, *, clock: clock_.Clock, verdict_rate: int = 0) -> None:
+        """Begin to listen; of verdicts of one kind tell `verdict_rate` a second and a burst (`limit`), 0: all.
+
+        Raises NotSupported without nfnetlink_log, DatapathError if another process listens.
+        """
         self._clock = clock
         self._attribution = verdicts.Attribution(moments)
+        self._limit = limit.Limit(verdict_rate)
         self._sequence = 0
         self._gaps = 0
         self._overrun = False
@@ -89,7 +93,7 @@ class NflogReader:
     def read(self) -> list[verdicts.Event]:
         """Return what is there, oldest first, without waiting; about READ_EVENTS at most."""
         events: list[verdicts.Event] = []
-        attribute = self._attribution.events
+        attribute, admitted = self._attribution.events, self._limit.admitted
         packets = 0
         while len(events) < READ_EVENTS and packets < READ_PACKETS:
             datagram = self._receive()
@@ -102,12 +106,18 @@ class NflogReader:
                 if packet.sequence != self._sequence:
                     self._skip_to(packet.sequence)
                 self._sequence = self._sequence + 1 & netlink.SEQUENCES - 1
-                events += attribute(packet, now)
+                events += admitted(attribute(packet, now))
         return events
 
     def counters(self) -> dict[str, int]:
         """Return the losses by the names a datapath's counters have; any thread may ask."""
-        return {"events_lost": self.lost, "attribution_disagreed": self.disagreed}
+        return {
+            "events_lost": self.lost,
+            "attribution_disagreed": self.disagreed,
+            "events_suppressed": self._limit.suppressed,
+            "events_repeated": self._limit.repeated,
+            "events_forgotten": self._limit.forgotten,
+        }
 
     def close(self) -> None:
         """Stop listening; from then on the kernel logs to nobody."""

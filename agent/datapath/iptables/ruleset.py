@@ -51,6 +51,12 @@ class Member(NamedTuple):
     """Name, `hash:net,iface` only."""
 
 
+def describe(member: Member) -> str:
+    """Write a member as the ipset command does."""
+    ports = f",{member.protocol}:{member.port}" if member.protocol else ""
+    return f"{member.network}{ports}{',' if member.interface else ''}{member.interface}"
+
+
 Members: TypeAlias = Mapping[Member, bool]
 """Element -> whether it matches; False is ipset's `nomatch`, a hole in a shorter prefix."""
 

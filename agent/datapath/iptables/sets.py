@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import ipaddress
 import itertools
 import os
 import struct
@@ -118,6 +119,22 @@ class Sets:
             raise errors.ApplyFailed(f"listing the sets of this network namespace: {error}") from error
         return found
 
+    def read(self, name: str) -> ruleset.SetContent | None:
+        """Return a set with all its members; None: there is none, or of a type that is not ours. Raises ApplyFailed."""
+        found: dict[ruleset.Member, bool] = {}
+        kind: ruleset.SetKind | None = None
+        try:
+            for payload in self._netlink.dump(_request(LIST, _protocol(name))):
+                outer = netlink.attributes(payload)
+                told = outer.get(ATTR_TYPENAME, b"").rstrip(b"\0").decode(errors="replace")
+                kind = next((known for known in ruleset.SetKind if known.value == told), kind)
+                found.update(_decoded(outer.get(ATTR_ADT, b"")))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise errors.ApplyFailed(f"reading the set {name}: {error}") from error
+        return ruleset.SetContent(kind=kind, members=found) if kind is not None else None
+
     def create(self, name: str, kind: ruleset.SetKind, family: net.Family, *, members: int) -> None:
         """Make an empty set fit for `members`. Raises ApplyFailed if it is there; NotSupported without the type."""
         buckets = LEAST_BUCKETS
@@ -186,14 +203,8 @@ class Sets:
         for member, request in _singles(command, name, members):
             failure = self._send((request,))
             if failure is not None:
-                raise _refused(f"{doing.format(describe(member))} the set {name}", failure.code)
+                raise _refused(f"{doing.format(ruleset.describe(member))} the set {name}", failure.code)
         raise _refused(f"{doing.format('members')} the set {name}", code)
-
-
-def describe(member: ruleset.Member) -> str:
-    """Write a member as the ipset command does."""
-    ports = f",{member.protocol}:{member.port}" if member.protocol else ""
-    return f"{member.network}{ports}{',' if member.interface else ''}{member.interface}"
 
 
 def _header(outer: Mapping[int, bytes]) -> Header:
@@ -205,6 +216,23 @@ def _header(outer: Mapping[int, bytes]) -> Header:
         elements=_U32.unpack(inner[ATTR_ELEMENTS])[0] if ATTR_ELEMENTS in inner else 0,
         references=_U32.unpack(inner[ATTR_REFERENCES])[0] if ATTR_REFERENCES in inner else 0,
     )
+
+
+def _decoded(listed: bytes) -> Iterator[tuple[ruleset.Member, bool]]:
+    """Read the members in one answer to LIST."""
+    for payload in netlink.each(listed):
+        told = netlink.attributes(payload)
+        packed = next(iter(netlink.attributes(told[ATTR_IP]).values()))
+        address = ipaddress.ip_address(packed)
+        length = told[ATTR_CIDR][0] if ATTR_CIDR in told else address.max_prefixlen
+        member = ruleset.Member(
+            network=ipaddress.ip_network((packed, length)),
+            protocol=told[ATTR_PROTO][0] if ATTR_PROTO in told else 0,
+            port=int.from_bytes(told.get(ATTR_PORT, b""), "big"),
+            interface=told.get(ATTR_IFACE, b"").rstrip(b"\0").decode(errors="replace"),
+        )
+        flags = _U32.unpack(told[ATTR_CADT_FLAGS])[0] if ATTR_CADT_FLAGS in told else 0
+        yield member, not flags & FLAG_NOMATCH
 
 
 def _batches(command: int, name: str, members: Iterable[tuple[ruleset.Member, bool]]) -> Iterator[netlink.Request]:

@@ -36,6 +36,8 @@ class Event(NamedTuple):
 
     time_ns: int
     source_port: int
+    repeats: int
+    """Events of this kind that were kept back since the last one."""
     destination_port: int
     source: net.Address
     destination: net.Address
@@ -53,6 +55,16 @@ class Event(NamedTuple):
     direction: int
     verdict: int
     reason: int
+
+    @property
+    def came_from(self) -> tuple[net.Address, int]:
+        """The client's address and port."""
+        return self.source, self.source_port
+
+    @property
+    def towards(self) -> tuple[int, int, bytes, bytes]:
+        """Who asks for what: endpoint, protocol, and the server's address and port as on the wire (IPv4 mapped)."""
+        return self.endpoint, self.protocol, net.mapped(self.destination), self.destination_port.to_bytes(2, "big")
 
 
 Template: TypeAlias = tuple[object, ...]
@@ -94,7 +106,7 @@ class Attribution:
         else:
             agreed, templates = self._flows[key] = self._templates(told, logged, packet)
         self.disagreed += not agreed
-        return [Event._make((time_ns, client_port, *template)) for template in templates]
+        return [Event._make((time_ns, client_port, 0, *template)) for template in templates]
 
     def _forget(self) -> None:
         self._known = self._moments.known

@@ -79,6 +79,11 @@ class Writer:
         self._realized = self._read()
         return self._generation
 
+    @property
+    def variant(self) -> commands.Variant:
+        """What it writes by."""
+        return self._variant
+
     def close(self) -> None:
         """Let go of the socket; everything stays in force."""
         if self._sets is not None:

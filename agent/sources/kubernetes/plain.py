@@ -15,7 +15,7 @@ import msgspec
 
 from agent import snapshot
 from agent.decode import fields, services, values
-from agent.model import labels, net, resources
+from agent.model import audit, labels, net, resources
 from agent.sources.kubernetes import api, shapes
 
 _SHARED_MAX = 4_096
@@ -89,7 +89,10 @@ def _pod(content: msgspec.Raw, shared: Shared) -> resources.Pod:
 def _namespace(content: msgspec.Raw, _shared: Shared) -> resources.Namespace:
     meta = _NAMESPACE.decode(content).metadata
     pairs = (meta.labels or {}) | {snapshot.METADATA_NAME: _name(meta)}
-    return resources.Namespace(name=meta.name, labels=labels.Labels(pairs))
+    asked = (meta.annotations or {}).get(audit.ANNOTATION, "false")
+    if asked not in {"true", "false"}:
+        raise ValueError("an annotation asks for neither audit nor none")
+    return resources.Namespace(name=meta.name, labels=labels.Labels(pairs), asks_audit=asked == "true")
 
 
 def _node(content: msgspec.Raw, _shared: Shared) -> resources.Node:

@@ -76,10 +76,16 @@ class Pod(_Struct):
     status: PodStatus | None = None
 
 
+class AnnotatedMeta(Meta):
+    """The same with annotations, which may be long: only of what has few objects."""
+
+    annotations: dict[str, str] | None = None
+
+
 class Namespace(_Struct):
     """A Namespace of v1."""
 
-    metadata: Meta
+    metadata: AnnotatedMeta
 
 
 class NodeSpec(_Struct):

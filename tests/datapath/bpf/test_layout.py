@@ -29,7 +29,11 @@ FOUR, SIX = ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("2001:db8::7
             plan.Table.ENDPOINTS,
             0xFFFFFFFF,
             plan.EndpointValue(
-                slots=(None, plan.EndpointSlot(ingress_set=0, egress_set=4, held=True)), ingress_ifindex=12
+                slots=(
+                    None,
+                    plan.EndpointSlot(ingress_set=0, egress_set=4, held=True, ingress_audit=5, egress_audit=6),
+                ),
+                ingress_ifindex=12,
             ),
         ),
         (plan.Table.EP_BY_NETNS, 1 << 63, (1, 0)),
@@ -62,7 +66,7 @@ def test_an_address_of_an_event_is_ipv4_again_where_it_was_mapped_rule_a24() -> 
 
 
 def test_a_hostile_command_name_never_breaks_decoding() -> None:
-    fields: tuple[object, ...] = (0,) * 9 + (bytes(16),) * 2 + (b"\0\0",) * 2 + (0,) * 6
+    fields: tuple[object, ...] = (0,) * 10 + (bytes(16),) * 2 + (b"\0\0",) * 2 + (0,) * 6
     event = layout.RawEvent._make((*fields, b"a\xff\x1b[2Jb\0garbage!"))
     assert event.command == "a\\xff\x1b[2Jb"
 

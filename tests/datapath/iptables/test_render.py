@@ -12,10 +12,10 @@ import pytest
 
 from agent import desired
 from agent.datapath import memory
-from agent.datapath.iptables import groups, prefix, render, ruleset
+from agent.datapath.iptables import groups, interpreter, prefix, render, ruleset
 from agent.model import endpoint, identity, net
 from agent.policy import compiler
-from tests.support import iptables_model, random_cluster, random_state
+from tests.support import random_cluster, random_state
 
 STATES = 70
 CLUSTERS = 30
@@ -40,7 +40,7 @@ class Subject:
         self.memory = memory.MemoryDatapath()
         self.memory.apply(state)
         self.rules = {family: render.render(state, family, INTERFACES, 7) for family in net.Family}
-        self.models = {family: iptables_model.Model(rules) for family, rules in self.rules.items()}
+        self.models = {family: interpreter.Model(rules) for family, rules in self.rules.items()}
 
     def allowed(self, flow: Flow) -> bool:
         client, server, protocol, port = flow
@@ -72,9 +72,9 @@ class Subject:
         assert model.hook("INPUT", reply(flow), Table.FILTER, Table.SECURITY).passed
 
 
-def packet(flow: Flow) -> iptables_model.Packet:
+def packet(flow: Flow) -> interpreter.Packet:
     client, server, protocol, port = flow
-    return iptables_model.Packet(
+    return interpreter.Packet(
         source=client,
         destination=server,
         protocol=protocol,
@@ -86,9 +86,9 @@ def packet(flow: Flow) -> iptables_model.Packet:
     )
 
 
-def reply(flow: Flow) -> iptables_model.Packet:
+def reply(flow: Flow) -> interpreter.Packet:
     client, server, protocol, port = flow
-    return iptables_model.Packet(
+    return interpreter.Packet(
         source=server,
         destination=client,
         protocol=protocol,
@@ -215,7 +215,7 @@ def test_an_error_from_a_pod_about_a_packet_that_was_not_for_it_is_dropped() -> 
         (outside, POD, True),
     ):
         for is_reply, hook in itertools.product((False, True), ("FORWARD", "INPUT")):
-            error = iptables_model.Packet(
+            error = interpreter.Packet(
                 source=source,
                 destination=OTHER,
                 protocol=1,
@@ -254,10 +254,10 @@ def test_discovery_passes_only_as_far_as_it_is_from_the_link() -> None:
         *((pod, kind, 1, False) for kind in (130, 131, 132, 143)),
     ]
     for source, kind, hops, passed in cases:
-        each = iptables_model.Packet(source=source, destination=other, protocol=58, icmp_type=kind, hop_limit=hops)
+        each = interpreter.Packet(source=source, destination=other, protocol=58, icmp_type=kind, hop_limit=hops)
         for hook in ("FORWARD", "INPUT"):
             assert model.hook(hook, each, Table.FILTER, Table.SECURITY).passed is passed, (kind, hops)
-    report = iptables_model.Packet(source=local, destination=other, protocol=58, icmp_type=143, hop_limit=1)
+    report = interpreter.Packet(source=local, destination=other, protocol=58, icmp_type=143, hop_limit=1)
     outcome = model.hook("FORWARD", report, Table.FILTER)
     assert outcome.passed
     assert outcome.mark == JUDGED
@@ -269,7 +269,7 @@ def test_the_gateway_in_a_held_range_is_not_held() -> None:
     rules = render.render(state, net.Family.IPV4, {}, 1)
     flow = (ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("10.0.0.1"), 6, 80)
     for local, passed in ((frozenset[net.Address](), False), (frozenset({flow[1]}), True)):
-        model = iptables_model.Model(rules, local)
+        model = interpreter.Model(rules, local)
         for each in (packet(flow), reply(flow)):
             assert model.hook("FORWARD", each, Table.FILTER).passed is passed
 

@@ -7,9 +7,9 @@ import ipaddress
 import random
 
 from agent import desired
-from agent.datapath.iptables import render, ruleset
+from agent.datapath.iptables import interpreter, render, ruleset
 from agent.model import identity, net
-from tests.support import iptables_model, random_state
+from tests.support import random_state
 
 ALLOW = desired.Action.ALLOW
 FAMILY = net.Family.IPV4
@@ -76,12 +76,12 @@ def count(rules: ruleset.Ruleset) -> int:
 
 def most_visited(state: desired.DesiredState, rules: ruleset.Ruleset) -> int:
     """Return the rules that the unluckiest of some packets meets on its whole way through the node."""
-    model = iptables_model.Model(rules)
+    model = interpreter.Model(rules)
     dice = random.Random(1)
     names = interfaces(state)
     most = 0
     for item in dice.sample(list(state.endpoints.values()), 60):
-        packet = iptables_model.Packet(
+        packet = interpreter.Packet(
             source=item.addresses[0],
             destination=dice.choice(list(state.hosts)),
             protocol=6,

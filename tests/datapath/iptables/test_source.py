@@ -7,9 +7,9 @@ import ipaddress
 import random
 
 from agent import desired
-from agent.datapath.iptables import prefix, render
+from agent.datapath.iptables import interpreter, prefix, render
 from agent.model import net
-from tests.support import iptables_model, random_state
+from tests.support import random_state
 
 ROUTED, BRIDGED, UNKNOWN = 900, 901, 902
 BRIDGE = 5
@@ -34,7 +34,7 @@ def state() -> desired.DesiredState:
     return desired.DesiredState(endpoints={pod.id: pod for pod in pods})
 
 
-def genuine(packet: iptables_model.Packet, known: desired.DesiredState) -> bool:
+def genuine(packet: interpreter.Packet, known: desired.DesiredState) -> bool:
     """Decide as source.h does."""
     arrived = next((index for index, name in NAMES.items() if name == packet.interface), 0)
     sender = next((item for item in known.endpoints.values() if arrived and item.veth_ifindex == arrived), None)
@@ -55,12 +55,12 @@ def test_every_packet_is_judged_as_the_bpf_program_does() -> None:
     known = state()
     verdicts = set()
     for family in net.Family:
-        model = iptables_model.Model(render.render(known, family, NAMES, 1))
+        model = interpreter.Model(render.render(known, family, NAMES, 1))
         icmp = [(58, kind, hops) for kind in (*range(128, 138), 143) for hops in (1, 64, 255)]
         for source in (each for each in SOURCES if net.family_of(each) is family):
             for interface in INTERFACES:
                 for protocol, kind, hops in ((6, 0, 64), *(icmp if family is net.Family.IPV6 else ())):
-                    packet = iptables_model.Packet(
+                    packet = interpreter.Packet(
                         source=source,
                         destination=source,
                         protocol=protocol,
@@ -81,9 +81,9 @@ def test_without_known_interfaces_nothing_is_forged() -> None:
     for family in net.Family:
         rules = render.render(known, family, {}, 1)
         assert not [name for name in rules.sets if "OWN" in name or "PODS" in name]
-        model = iptables_model.Model(rules)
+        model = interpreter.Model(rules)
         for source in (each for each in SOURCES if net.family_of(each) is family):
-            packet = iptables_model.Packet(source=source, destination=source, protocol=6, interface="eth0")
+            packet = interpreter.Packet(source=source, destination=source, protocol=6, interface="eth0")
             assert model.hook("PREROUTING", packet).passed
 
 

@@ -393,3 +393,42 @@ def test_every_note_and_reading_of_a_drawn_cluster_is_told_with_known_numbers() 
             assert event.endpoint in {0, *state.endpoints}
             assert event.rule in {0, *state.rules}
             assert event.policy_set in {0, *state.sets}
+
+
+def in_audit(name: str) -> desired.DesiredState:
+    """Return a picture with everything that isolates put into audit."""
+    state = pictures.named(name)
+    endpoints = {
+        number: dataclasses.replace(
+            one, ingress_set=0, egress_set=0, ingress_audit=one.ingress_set, egress_audit=one.egress_set
+        )
+        for number, one in state.endpoints.items()
+    }
+    return dataclasses.replace(state, endpoints=endpoints)
+
+
+def test_what_passed_and_a_policy_in_audit_would_deny_is_told_as_audit_with_its_set() -> None:
+    """Rule A51: no rule of iptables says so; the state of the packet's generation does."""
+    state = in_audit("isolated")
+    passed = logged.packet(logged.flow(XA, XB, TCP, 80), Note.ALLOWED)
+    egress, ingress = attribution(state).events(passed, NOW)
+    enforced = pictures.named("isolated").endpoints
+    assert [(said(one).verdict, one.reason) for one in (egress, ingress)] == [
+        (verdict.Verdict.AUDIT, Reason.POLICY_DENIED.value)
+    ] * 2
+    assert egress.policy_set == enforced[egress.endpoint].egress_set
+    assert ingress.policy_set == enforced[ingress.endpoint].ingress_set
+
+
+def test_of_an_unknown_generation_nothing_is_told_as_audit() -> None:
+    """Rule A51: what another policy would have denied is no would-be denial of the one that judged."""
+    attribute = attribution(in_audit("isolated"), generation=250)
+    for event in attribute.events(logged.packet(logged.flow(XA, XB, TCP, 80), Note.ALLOWED, generation=3), NOW):
+        assert said(event).verdict is verdict.Verdict.FORWARDED
+        assert (event.policy_set, event.rule) == (0, 0)
+
+
+def test_what_the_kernel_denied_stays_denied_whatever_is_in_audit() -> None:
+    denied = logged.packet(logged.flow(XA, XB, TCP, 80), Note.DENIED)
+    (event,) = attribution(in_audit("isolated")).events(denied, NOW)
+    assert said(event).verdict is verdict.Verdict.DROPPED

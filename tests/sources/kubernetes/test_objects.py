@@ -16,14 +16,6 @@ from agent.model import net, resources
 from agent.sources.kubernetes import api, objects, wire
 from tests.decode import samples
 
-SAMPLES = {
-    api.Resource.PODS: samples.pod(),
-    api.Resource.NAMESPACES: samples.namespace(),
-    api.Resource.NODES: samples.node(),
-    api.Resource.SERVICES: samples.service(),
-    api.Resource.ENDPOINT_SLICES: samples.endpoint_slice(),
-    api.Resource.NETWORK_POLICIES: samples.full_policy(),
-}
 HOSTILE: tuple[object, ...] = (
     *(None, True, False, 0, -1, 1, 80, 65535, 65536, 10**400, 80.0, 80.5, 1e300),
     *("", "None", "x", "80", "Always", "Ready", "True", "Proxy", "FQDN", "TCP", "tcp", "SCTP", "Succeeded", "Gone"),
@@ -59,8 +51,18 @@ def replaced(document: Any, path: tuple[Any, ...], value: object) -> Any:
     return changed
 
 
+SAMPLES = {
+    api.Resource.PODS: samples.pod(),
+    api.Resource.NAMESPACES: replaced(samples.namespace(), ("metadata", "annotations"), {"nodewall.io/audit": "true"}),
+    api.Resource.NODES: samples.node(),
+    api.Resource.SERVICES: samples.service(),
+    api.Resource.ENDPOINT_SLICES: samples.endpoint_slice(),
+    api.Resource.NETWORK_POLICIES: samples.full_policy(),
+}
+
+
 def sample(resource: api.Resource) -> dict[str, Any]:
-    document = copy.deepcopy(SAMPLES[resource])
+    document: dict[str, Any] = copy.deepcopy(SAMPLES[resource])
     document["metadata"]["resourceVersion"] = "1"
     return document
 

@@ -1,0 +1,1 @@
+"""What `agentctl bugtool` collects: an allow-list, redacted, in one archive. What is not named here is not read."""

@@ -1,0 +1,152 @@
+"""What policies say of two workloads: the evaluator's answer, asked once for all pods that no policy tells apart.
+
+Policies see a pod's namespace, the labels their selectors name, its ports, and whether its addresses are in a block
+they name. Pods equal in these are one class, and one of a class answers for all (two, for a class that talks to
+itself). Where pods on hostNetwork are, the node counts as well (rule A37).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from agent import snapshot as snapshot_
+from agent.graph import model
+from agent.model import labels as labels_
+from agent.model import net, resources
+from agent.policy import evaluator, reachability
+
+Mark: TypeAlias = tuple[object, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Whether one workload reaches another on a port."""
+
+    allowed: bool
+    partial: bool
+    """Some pods may and some may not."""
+    policies: tuple[str, ...]
+    because: str
+
+
+class Judge:
+    """Asks the evaluator; remembers every answer."""
+
+    def __init__(
+        self,
+        snapshot: snapshot_.Snapshot,
+        members: Mapping[model.Key, Sequence[reachability.End | resources.Node]],
+    ) -> None:
+        """`members` are the pods, or the machine, that a node of the graph stands for; each has an address."""
+        self._snapshot = snapshot
+        self._keys = frozenset(_named(snapshot.policies.values()))
+        self._blocks = tuple(_blocks(snapshot.policies.values()))
+        self._nodes_count = any(pod.host_network for pod in snapshot.pods.values())
+        self._classes: dict[model.Key, dict[Mark, list[reachability.End | resources.Node]]] = {}
+        for key, several in members.items():
+            classes = self._classes.setdefault(key, {})
+            for one in several:
+                alike = classes.setdefault(self._mark(one), [])
+                if len(alike) < 2:  # noqa: PLR2004 - a class that talks to itself needs two
+                    alike.append(one)
+        self._answers: dict[tuple[Mark, Mark, bool, reachability.Port], evaluator.Decision | None] = {}
+
+    def judge(self, source: model.Key, target: model.Key, port: reachability.Port) -> Judgement | None:
+        """Return what the policies say; None where one of the two is unknown to them, or they share no family."""
+        decisions: list[evaluator.Decision] = []
+        sources, targets = self._classes.get(source, {}), self._classes.get(target, {})
+        for (opening, openers), (answering, receivers) in itertools.product(sources.items(), targets.items()):
+            pair = _two(openers, receivers)
+            if pair is None:
+                continue
+            key = (opening, answering, source == target, port)
+            if key not in self._answers:
+                self._answers[key] = self._ask(*pair, port)
+            if (decision := self._answers[key]) is not None:
+                decisions.append(decision)
+        return _together(decisions) if decisions else None
+
+    def isolated(self, key: model.Key, direction: net.Direction) -> bool:
+        """Tell whether some policy isolates every pod of a workload."""
+        pods = [one for several in self._classes.get(key, {}).values() for one in several[:1]]
+        return all(isinstance(pod, resources.Pod) and self._isolates(pod, direction) for pod in pods)
+
+    def _isolates(self, pod: resources.Pod, direction: net.Direction) -> bool:
+        return any(
+            policy.namespace == pod.namespace and direction in policy.directions and policy.subject.selects(pod.labels)
+            for policy in self._snapshot.policies.values()
+        )
+
+    def _ask(
+        self,
+        source: reachability.End | resources.Node,
+        target: reachability.End | resources.Node,
+        port: reachability.Port,
+    ) -> evaluator.Decision | None:
+        decisions = [evaluator.evaluate(self._snapshot, flow) for flow in reachability.flows(source, target, port)]
+        return next((one for one in decisions if not one.allowed), decisions[0] if decisions else None)
+
+    def _mark(self, one: reachability.End | resources.Node) -> Mark:
+        if not isinstance(one, resources.Pod):
+            return (type(one).__name__, one.name, one.addresses)
+        return (
+            one.namespace,
+            labels_.Labels({key: value for key, value in one.labels.items() if key in self._keys}),
+            one.ports,
+            one.host_network,
+            one.node if self._nodes_count else None,
+            tuple(place for place, block in enumerate(self._blocks) if any(at in block for at in one.addresses)),
+            tuple(at.version for at in one.addresses),
+        )
+
+
+def rules(decision: evaluator.Decision) -> tuple[str, ...]:
+    """Return the rules that allow, or the policies that isolate at the first end that denies."""
+    sides = (decision.egress, decision.ingress)
+    denying = next((side for side in sides if not side.allowed), None)
+    if denying is not None:
+        return tuple(map(str, denying.isolating))
+    return tuple(str(side.rule) for side in sides if side.rule is not None)
+
+
+def _together(decisions: Sequence[evaluator.Decision]) -> Judgement:
+    allowed = [one for one in decisions if one.allowed]
+    told = allowed or decisions
+    names = dict.fromkeys(name for one in told for name in rules(one))
+    side = next((side for side in (told[0].egress, told[0].ingress) if not side.allowed), told[0].ingress)
+    return Judgement(
+        allowed=bool(allowed),
+        partial=0 < len(allowed) < len(decisions),
+        policies=tuple(names),
+        because=side.because,
+    )
+
+
+def _two(
+    openers: Sequence[reachability.End | resources.Node], receivers: Sequence[reachability.End | resources.Node]
+) -> tuple[reachability.End | resources.Node, reachability.End | resources.Node] | None:
+    """Return one of each that are not the same pod."""
+    pairs = ((one, other) for one in openers for other in receivers if one is not other)
+    return next(pairs, None)
+
+
+def _named(policies: Iterable[resources.NetworkPolicy]) -> Iterator[str]:
+    """Yield the keys that selectors of pods look at."""
+    for policy in policies:
+        selectors = [policy.subject]
+        for rule in (*policy.ingress, *policy.egress):
+            peers = (peer for peer in rule.peers or () if isinstance(peer, resources.PodPeer))
+            selectors += [peer.pods for peer in peers if peer.pods is not None]
+        for selector in selectors:
+            yield from (requirement.key for requirement in selector.requirements)
+
+
+def _blocks(policies: Iterable[resources.NetworkPolicy]) -> Iterator[net.Network]:
+    for policy in policies:
+        for rule in (*policy.ingress, *policy.egress):
+            for peer in rule.peers or ():
+                if isinstance(peer, resources.IPBlock):
+                    yield from (peer.cidr, *peer.excepts)
