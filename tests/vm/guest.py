@@ -1,4 +1,4 @@
-"""Runs inside another kernel: `python -m tests.vm.guest KERNEL TABLES DIRECTORY`, with KERNEL and TABLES as in `jobs`.
+"""Runs inside another kernel: `python -m tests.vm.guest KERNEL TABLES DIRECTORY PATIENCE`, the first two as in `jobs`.
 
 For each engine the kernel has a job for: agents start and say in their status and their log what they enforce with, and
 why; every connection between the demo's pods is made; the guided tour is played; truth tables are run by real sockets,
@@ -27,8 +27,6 @@ MODULES = ("sctp", "br_netfilter", "bridge", "veth", "nf_tables", "nf_conntrack"
 BPFFS = pathlib.Path("/sys/fs/bpf")
 DEMO = pathlib.Path("agent/lab/demo")
 LAB = "vm"
-ENVIRONMENT = {patience.ENVIRONMENT: "20", **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-"""Emulated on a machine that does other things too, unless whoever starts this knows better."""
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 """They write beside the tests."""
 
@@ -126,14 +124,14 @@ def connections(running: lab.Lab) -> report.Found:
 def demo(wanted: str) -> report.Found:
     """Play the guided tour."""
     command = [".venv/bin/agentctl", "lab", "demo", "--no-input", "--name", f"{LAB}-tour", "--engine", wanted]
-    done = subprocess.run(command, env=ENVIRONMENT, check=False)
+    done = subprocess.run(command, check=False)
     return report.Found(found="played", problem=f"exit status {done.returncode}" if done.returncode else "")
 
 
 def tables(results: pathlib.Path, tests: tuple[str, ...]) -> report.Found:
     """Run truth tables; what pytest says is shown as it says it, for it takes minutes."""
     command = [sys.executable, "-m", "pytest", *PLUGINS, "-v", "--durations=10", f"--junitxml={results}", *tests]
-    status = subprocess.run(command, env=ENVIRONMENT, check=False).returncode
+    status = subprocess.run(command, check=False).returncode
     if not results.exists():
         return report.Found(problem=f"pytest ended with {status}")
     return outcome(ET.parse(results).getroot(), status, len(tests))  # noqa: S314 - written by pytest just now
@@ -162,9 +160,9 @@ def _prepared() -> Iterator[str]:
         subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
 
 
-def main(kernel: str, extent: str, directory: str) -> int:
+def main(kernel: str, extent: str, directory: str, times: str) -> int:
     """Be the guest; return the exit status."""
-    os.environ.update(ENVIRONMENT)
+    os.environ.update({patience.ENVIRONMENT: times, "PYTHONDONTWRITEBYTECODE": "1"})
     print(json.dumps({"kernel": os.uname().release, "modules missing": list(_prepared())}), flush=True)
     return Guest(kernel, pathlib.Path(directory)).run(jobs.Extent(extent))
 
