@@ -23,6 +23,7 @@ def lines(told: talks.Coverage) -> Iterator[str]:
             f"{moment(told.first_ns)} to {moment(told.last_ns)} ({dt.timedelta(seconds=took)})"
         )
     for number, what in (
+        (told.kept_back, "of them are a number that the next of their kind tells: pods of one identity count together"),
         (told.lost, "verdicts were lost, and with them maybe flows of which nothing is known here"),
         (told.malformed, "lines could not be read"),
         (told.others, "lines hold no verdict of a policy"),
@@ -37,6 +38,7 @@ def document(told: talks.Coverage) -> dict[str, object]:
     """Return the same as JSON says it."""
     return {
         "verdicts": told.records,
+        "kept_back": told.kept_back,
         "nodes": list(told.nodes),
         "first_seen": moment(told.first_ns) if told.records else None,
         "last_seen": moment(told.last_ns) if told.records else None,

@@ -1,8 +1,8 @@
 """`agentctl graph`: who may talk to whom by the policies, and who did by the verdicts.
 
 Policies and pods come from manifests (`-f`), verdicts from recordings (`--flows`). What is not given is asked of the
-agent: it knows the whole cluster's policies, and its own node's verdicts. A recording may be of another cluster, so
-with one alone nobody is asked and no policy is drawn; with `--offline` nobody is asked at all.
+agent: it knows the whole cluster's policies, its own node's verdicts, and what is in audit there (A51). A recording
+may be of another cluster, so with one alone nobody is asked and no policy is drawn; with `--offline` nobody is asked.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import importlib.resources
 import pathlib
 import shutil
 import sys
+from collections.abc import Mapping
 
 import click
 from rich import text as rich_text
 
-from agent import errors
+from agent import errors, snapshot
 from agent import graph as graph_
-from agent.cli import connection, manifest_files, output, recordings
+from agent.cli import auditing, connection, manifest_files, output, recordings
 from agent.graph import build, document, dot, model, page, seen, svg, terminal, words
+from agent.model import audit as audit_
+from agent.policy import reachability
 
 FORMS = ("terminal", "svg", "html", "json", "dot")
 TITLE = "Who may talk to whom, and who did"
@@ -30,6 +33,7 @@ WIDTH_LEAST, WIDTH_MOST, WIDTH_PIPE = 80, 200, 120
 @manifest_files.option("Pods and policies, else the agent's")
 @click.option("-n", "--namespace", "namespaces", multiple=True, help="Only edges with an end there; may be repeated.")
 @recordings.options
+@auditing.options
 @click.option("--offline", is_flag=True, help="Ask no agent.")
 @click.option("--pods", "expand", is_flag=True, help="Pods instead of workloads.")
 @click.option("--all", "everything", is_flag=True, help="Also what no policy speaks of, and is allowed therefore.")
@@ -45,6 +49,7 @@ def graph(
     flows: tuple[pathlib.Path, ...],
     since: str,
     skip_malformed: bool,
+    audit: audit_.Audit,
     offline: bool,
     expand: bool,
     everything: bool,
@@ -53,13 +58,14 @@ def graph(
 ) -> None:
     """Draw who may talk to whom, and who did.
 
-    ━━▶ allowed and seen, ··▶ allowed and never seen, ╌╌✕ tried and denied. As HTML it is one page to look around in.
+    ━━▶ allowed and seen, ··▶ allowed and never seen, ╌╌✕ tried and denied, ╍╍▶ passes, and policies in audit would deny
+    it. As HTML it is one page to look around in.
     """
     if offline and not paths and not flows:
         raise errors.InvalidInput(field="--offline", value=True, remedy="give -f manifests, --flows, or both")
     live = not offline and not flows
-    known = manifest_files.load(paths) if paths else recordings.cluster(locate()) if live else None
-    asked = build.Asked(namespaces=frozenset(namespaces), expand=expand, everything=everything)
+    known, audits = _known(paths, locate, audit, live=live)
+    asked = build.Asked(namespaces=frozenset(namespaces), expand=expand, everything=everything, audits=audits)
     if live or flows:
         with recordings.reading(flows, locate, since=since, skip_malformed=skip_malformed) as found:
             drawn = build.build(known, filter(None, map(seen.of_record, found)), asked=asked)
@@ -68,6 +74,23 @@ def graph(
         drawn = build.build(known, (), asked=asked)
     _require(drawn, namespaces)
     _write(_written(drawn, form), out)
+
+
+def _known(
+    paths: tuple[pathlib.Path, ...], locate: connection.Locate, audit: audit_.Audit, *, live: bool
+) -> tuple[snapshot.Snapshot | None, Mapping[str, audit_.Audit]]:
+    """Return the pods and policies, and what is in audit at each node: by the flags, or by what the agent says."""
+    if paths:
+        loaded = manifest_files.load(paths)
+        return loaded, auditing.checked(loaded, audit)
+    if audit != audit_.NOTHING:
+        option = auditing.used(audit)
+        remedy = "give manifests with -f; of its own policies the agent says which are in audit"
+        raise errors.InvalidInput(field=option, value="given without -f", remedy=remedy)
+    if not live:
+        return None, reachability.NO_AUDITS
+    socket = locate()
+    return recordings.cluster(socket), recordings.audits(socket)
 
 
 def _require(drawn: model.Graph, namespaces: tuple[str, ...]) -> None:

@@ -16,11 +16,14 @@ import click
 from rich import text as rich_text
 
 from agent import errors, snapshot
-from agent.cli import grid, manifest_files, output, tables
+from agent.cli import auditing, grid, manifest_files, output, tables
+from agent.model import audit as audit_
 from agent.model import net
 from agent.policy import asked, evaluator, explain, reachability
 
 COLUMNS = ("from", "to", "port", "family", "allowed")
+AUDITED_COLUMNS = (*COLUMNS, "would_deny")
+"""Where something is in audit."""
 FAMILIES = {net.Family.IPV4: "IPv4", net.Family.IPV6: "IPv6"}
 MARKS = {True: "✓ ", False: "✗ ", None: ""}
 STYLES = {True: "green", False: "bold red", None: ""}
@@ -36,17 +39,19 @@ def policy() -> None:
 @click.option(
     "--port", "ports", multiple=True, metavar="PORT[/PROTOCOL]", help="Judge these, not all that are declared."
 )
+@auditing.options
 @output.output_option
-def matrix(paths: tuple[pathlib.Path, ...], ports: tuple[str, ...], form: output.Form) -> None:
+def matrix(paths: tuple[pathlib.Path, ...], ports: tuple[str, ...], audit: audit_.Audit, form: output.Form) -> None:
     """Show who reaches whom, for every pair of pods and machines outside.
 
-    ✓ reaches, ✗ does not, 4 or 6: reaches by that family only. Pods that have no address yet are judged with one
-    from 10.244.0.0/16.
+    ✓ reaches, ✗ does not, 4 or 6: reaches by that family only, ~ reaches, and policies in audit would deny it. Pods
+    that have no address yet are judged with one from 10.244.0.0/16.
     """
     with _failures():
         placed = reachability.place(manifest_files.load(paths))
         wanted = _wanted(placed.snapshot, ports)
-        reached = list(reachability.reach(placed.snapshot, wanted))
+        audits = auditing.checked(placed.snapshot, audit)
+        reached = list(reachability.reach(placed.snapshot, wanted, audits))
     document = {"probes": [_probe(one) for one in reached]}
     shown = itertools.chain(_picture(reached, wanted), (_summary(placed, reached),))
     for line in output.prose(shown, form=form, document=document):
@@ -58,14 +63,17 @@ def matrix(paths: tuple[pathlib.Path, ...], ports: tuple[str, ...], form: output
 @click.option("--from", "source", required=True, metavar="END", help="ns/pod, host/NAME, node/NAME or an address.")
 @click.option("--to", "destination", required=True, metavar="END", help="As --from; an address may be a Service's.")
 @click.option("--port", "port", required=True, metavar="PORT[/PROTOCOL]", help="443/TCP, 53/UDP, or ICMP.")
+@auditing.options
 @output.output_option
-def explain_command(
-    paths: tuple[pathlib.Path, ...], source: str, destination: str, port: str, form: output.Form
+def explain_command(  # noqa: PLR0917 - click names them
+    paths: tuple[pathlib.Path, ...], source: str, destination: str, port: str, audit: audit_.Audit, form: output.Form
 ) -> None:
     """Tell why one end reaches another, or why not: every policy, rule, peer and port that was looked at."""
     with _failures():
         placed = reachability.place(manifest_files.load(paths)).snapshot
-        walks = [evaluator.walk(placed, one.flow) for one in asked.flows(placed, source, destination, asked.port(port))]
+        auditing.checked(placed, audit)
+        flows = asked.flows(placed, source, destination, asked.port(port))
+        walks = [evaluator.walk(placed, one.flow, audit) for one in flows]
     document = {"flows": [explain.document(walk) for walk in walks]}
     for text in output.prose((output.paint(_painted(walk)) for walk in walks), form=form, document=document):
         click.echo(text)
@@ -100,8 +108,9 @@ def _picture(reached: Sequence[reachability.Reach], wanted: Sequence[reachabilit
     by_port = [[one for one in reached if one.port == port] for port in wanted]
     grids = [grid.draw(pairs, width=width) for pairs in by_port if pairs]
     if None in grids:
-        rows = [_probe(one) | {"port": asked.shown(one.port)} for one in reached]
-        yield output.render(rows, columns=COLUMNS, form=output.Form.TABLE, document={})
+        rows = [_probe(one) | {"port": asked.shown(one.port), "would_deny": _denying(one)} for one in reached]
+        columns = AUDITED_COLUMNS if any(one.would_deny for one in reached) else COLUMNS
+        yield output.render(rows, columns=columns, form=output.Form.TABLE, document={})
         yield ""
         return
     for drawn in grids:
@@ -115,6 +124,9 @@ def _summary(placed: reachability.Placed, reached: Sequence[reachability.Reach])
         f"{len(reached)} pairs, {allowed} reach, {len(reached) - allowed} blocked;"
         f" {len(reachability.ends(placed.snapshot))} ends, {len(placed.snapshot.policies)} policies"
     )
+    audited = sum(one.would_deny is not None for one in reached)
+    if audited:
+        text += f"; {audited} reach only for an audit: ~"
     if placed.pods:
         text += f"; {placed.pods} pods have no address yet and were judged with placeholders"
     return text
@@ -135,7 +147,13 @@ def _probe(one: reachability.Reach) -> dict[str, object]:
         "rule": str(side.rule) if side.rule else None,
         "isolating": [str(policy) for policy in side.isolating],
         "because": side.because,
+        "would_deny": one.would_deny.because if one.would_deny is not None else "",
     }
+
+
+def _denying(one: reachability.Reach) -> str:
+    """Name the policies that would deny a pair, were those in audit enforced; "" where none would."""
+    return ", ".join(map(str, one.would_deny.isolating)) if one.would_deny is not None else ""
 
 
 def _painted(walk: evaluator.Walk) -> rich_text.Text:

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -17,6 +17,7 @@ from agent.api.observer import observer_pb2 as pb
 from agent.cli import connection, flow_filters
 from agent.flows import records, talks
 from agent.hubble import client, replay, requests
+from agent.model import audit as audit_
 from agent.rpc import client as rpc
 
 STDIN = "-"
@@ -88,6 +89,16 @@ def cluster(socket: pathlib.Path) -> snapshot.Snapshot:
     """Return the cluster as the agent enforces it."""
     with rpc.AgentClient(socket) as agent:
         return agent.snapshot()
+
+
+def audits(socket: pathlib.Path) -> Mapping[str, audit_.Audit]:
+    """Return what the agent has in audit, by its node: of other nodes it knows nothing (rule A51)."""
+    with rpc.AgentClient(socket) as agent:
+        entries, _ = agent.audit()
+        node = agent.status().node
+    annotation = audit_.Means.ANNOTATION.value
+    named = frozenset(audit_.Target(one.namespace, one.policy) for one in entries if one.means != annotation)
+    return {node: audit_.Audit(flags=named, annotations=any(one.means == annotation for one in entries))}
 
 
 @contextlib.contextmanager

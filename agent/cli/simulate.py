@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,8 @@ def simulate(
 ) -> None:
     """Judge recorded or stored verdicts by the present policies with -f added, or replaced, and --delete taken away.
 
-    Exits with 3 where a flow that passed would be denied. What was not recorded is not judged: see the coverage.
+    Exits with 3 where a flow that passed would be denied, and with 1 where no flow could be judged: that is no yes.
+    What was not recorded is not judged: see the coverage.
     """
     if not paths and not deleted:
         raise errors.InvalidInput(field="-f", value="(not given)", remedy="name changed policies, or some to --delete")
@@ -56,6 +58,8 @@ def simulate(
     report = simulation.simulate(told, present, new)
     for line in output.prose(text(report), form=form, document=document(report)):
         click.echo(line)
+    if not report.resolved:
+        raise output.Failure(f"nothing was judged: {unanswered(report, has_base=base is not None)}")
     sys.exit(output.ExitCode.DISAGREEMENT if report.of(simulation.Outcome.BREAKS) else output.ExitCode.OK)
 
 
@@ -78,12 +82,37 @@ def text(report: simulation.Report) -> Iterator[str]:
             yield output.render([row_of(one) for one in found], columns=columns, form=output.Form.TABLE, document=None)
             yield ""
     passes, denied = (len(report.of(one)) for one in (simulation.Outcome.PASSES, simulation.Outcome.DENIED))
-    if not report.of(simulation.Outcome.BREAKS):
-        yield click.style("nothing that was seen would break", fg="green", bold=True)
-    yield f"unchanged: {passes} pass, {denied} are denied"
+    if report.resolved:
+        if not report.of(simulation.Outcome.BREAKS):
+            yield _nothing_breaks(report)
+        yield f"unchanged: {passes} pass, {denied} are denied"
+    if report.named:
+        pods = coverage.count(report.named, "pod")
+        yield f"known by its name, as the manifests have no address for it: {pods}"
     if report.stand_ins:
         yield f"judged with another pod of the workload, as the one recorded is gone: {report.stand_ins}"
     yield from coverage.lines(report.coverage)
+    if report.resolved < len(report.judged):
+        share = report.resolved * 100 // len(report.judged)  # 99.9 % are not all
+        judged = f"{report.resolved} of {coverage.count(len(report.judged), 'flow')} ({share} %)"
+        yield click.style(f"  judged: {judged}; nothing is known of the others", fg="yellow")
+
+
+def _nothing_breaks(report: simulation.Report) -> str:
+    if report.resolved < len(report.judged):
+        return click.style("of the flows that could be judged none would break", fg="yellow", bold=True)
+    return click.style("nothing that was seen would break", fg="green", bold=True)
+
+
+def unanswered(report: simulation.Report, *, has_base: bool) -> str:
+    """Say why no flow could be judged, and what to do about it: FIELD: VALUE: REMEDY."""
+    if not report.judged:
+        return "--flows: no verdict of a policy: record some with agentctl observe -o json, or begin earlier (--since)"
+    why, many = collections.Counter(one.why for one in report.judged).most_common(1)[0]
+    said = f"none of {coverage.count(len(report.judged), 'flow')} can be told, {many} of them because {why}"
+    if not has_base:
+        return f"--flows: {said}: give a recording of this agent's cluster"
+    return f"--base: {said}: give manifests of the cluster that was recorded, its pods with name, labels and addresses"
 
 
 def row_of(one: simulation.Judged) -> dict[str, object]:
@@ -115,7 +144,12 @@ def document(report: simulation.Report) -> dict[str, Any]:
         **listed,
         "counts": counts,
         "stand_ins": report.stand_ins,
-        "coverage": coverage.document(report.coverage),
+        "named": report.named,
+        "coverage": {
+            "flows": len(report.judged),
+            "flows_judged": report.resolved,
+            **coverage.document(report.coverage),
+        },
     }
 
 

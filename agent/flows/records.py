@@ -26,6 +26,7 @@ SHOWN_MOST = 60
 """Characters of a malformed line that its error repeats."""
 NUMBER_MOST = 2**64 - 1
 EVENT_MOST = 2**31 - 1
+COUNT_MOST = 2**32 - 1
 VERDICTS = {
     "FORWARDED": 1,
     "DROPPED": 2,
@@ -120,6 +121,13 @@ class Record:
     reply: bool = False
     uuid: str = ""
     summary: str = ""
+    repeats: int = 0
+    """Verdicts of its kind before it that were kept back: of its endpoint, peer's identity, port and verdict."""
+
+    @property
+    def stands_for(self) -> int:
+        """How many verdicts it tells of, itself among them."""
+        return 1 + self.repeats
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +262,7 @@ def _record(flow: fields.Object, *, node: str) -> Record | None:
         reply=flow.truth("is_reply"),
         uuid=flow.text("uuid"),
         summary=flow.text("Summary"),
+        repeats=max(flow.object("aggregate").number(f"{direction.name.lower()}_flow_count", most=COUNT_MOST) - 1, 0),
     )
 
 

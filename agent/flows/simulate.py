@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from agent import errors
 from agent import snapshot as snapshot_
-from agent.flows import parties, talks
+from agent.flows import parties, placing, talks
 from agent.model import net, resources, verdict
 from agent.policy import evaluator
 
@@ -31,7 +31,7 @@ class Outcome(enum.Enum):
     OUTDATED = "outdated"
     """The recording and the present policies differ, and what is asked about changes nothing in it."""
     UNRESOLVED = "unresolved"
-    """Nobody can tell who an end is now."""
+    """Nobody can tell who an end is now: it was not judged."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +58,17 @@ class Report:
 
     judged: tuple[Judged, ...]
     coverage: talks.Coverage
+    named: int = 0
+    """Pods that have no address in the present cluster, and were judged as they were recorded."""
 
     def of(self, outcome: Outcome) -> tuple[Judged, ...]:
         """Return the talks with one outcome."""
         return tuple(one for one in self.judged if one.outcome is outcome)
+
+    @property
+    def resolved(self) -> int:
+        """Talks of which something can be said; 0: the report says nothing of the changed policies."""
+        return len(self.judged) - len(self.of(Outcome.UNRESOLVED))
 
     @property
     def stand_ins(self) -> int:
@@ -98,13 +105,15 @@ def _declared(namespace: resources.Namespace) -> bool:
 
 def simulate(told: talks.Told, base: snapshot_.Snapshot, new: snapshot_.Snapshot) -> Report:
     """Judge every talk by the present policies (`base`) and the changed ones (`new`)."""
+    placed = placing.place(base, told.talks)
     question = _Question(
-        base=base,
-        new=new,
-        directory=parties.Directory(base),
+        base=placed.snapshot,
+        new=dataclasses.replace(new, pods=placed.snapshot.pods, nodes=placed.snapshot.nodes),
+        directory=parties.Directory(placed),
         fresh=frozenset(ref for ref, policy in new.policies.items() if base.policies.get(ref) != policy),
     )
-    return Report(judged=tuple(_judge(talk, question) for talk in told.talks), coverage=told.coverage)
+    judged = tuple(_judge(talk, question) for talk in told.talks)
+    return Report(judged=judged, coverage=told.coverage, named=placed.pods)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +139,8 @@ def _judge(talk: talks.Talk, question: _Question) -> Judged:
     source, destinations = question.directory.source(talk.source), question.directory.destinations(talk)
     protocol = parties.protocol_of(talk.key.protocol)
     why = next((found.why for found in (source, *destinations) if found.why), "")
+    if not why and not any(isinstance(found.party, resources.Pod) for found in (source, *destinations)):
+        why = "no pod of the cluster is at either end"
     if protocol is None:
         why = f"policies do not know protocol {talk.key.protocol}"
     if why or protocol is None:

@@ -58,7 +58,7 @@ class Talk:
     last: Mapping[net.Direction, records.Record]
     """The last verdict of each end that gave one."""
     count: int
-    """Verdicts, of both ends."""
+    """Verdicts, of both ends, and those that were kept back and are told as a number."""
     first_ns: int
     last_ns: int
     nodes: frozenset[str]
@@ -82,7 +82,9 @@ class Coverage:
     """How much a recording can tell: an absent flow proves nothing outside of this."""
 
     records: int = 0
-    """Verdicts that were judged."""
+    """Verdicts of policies that it tells of."""
+    kept_back: int = 0
+    """Of these, those that are told as a number alone, with the next of their kind."""
     first_ns: int = 0
     last_ns: int = 0
     nodes: tuple[str, ...] = ()
@@ -117,7 +119,7 @@ class _Gathered:
         self.last: dict[net.Direction, records.Record] = {}
 
     def add(self, record: records.Record) -> None:
-        self.count += 1
+        self.count += record.stands_for
         self.first_ns = min(self.first_ns, record.time_ns)
         if record.time_ns >= self.last_ns:
             self.last_ns, self.record = record.time_ns, record
@@ -137,18 +139,19 @@ def _supersedes(new: records.Record, old: records.Record) -> bool:
 def gather(lines: Iterable[records.Record], reader: records.Reader | None = None) -> Told:
     """Put the verdicts of each talk together; `reader`, read to its end, tells what else was in the recording."""
     gathered: dict[Key, _Gathered] = {}
-    replies = not_by_policy = count = 0
+    replies = not_by_policy = count = kept_back = 0
     first_ns = last_ns = 0
     nodes: set[str] = set()
     for record in lines:
         if record.reply:
-            replies += 1
+            replies += record.stands_for
             continue
         if record.reason in NOT_BY_POLICY or record.verdict is verdict.Verdict.ERROR:
-            not_by_policy += 1
+            not_by_policy += record.stands_for
             continue
-        count += 1
-        first_ns = min(first_ns, record.time_ns) if count > 1 else record.time_ns
+        first_ns = min(first_ns, record.time_ns) if count else record.time_ns
+        count += record.stands_for
+        kept_back += record.repeats
         last_ns = max(last_ns, record.time_ns)
         nodes.add(record.node)
         found = key(record)
@@ -158,6 +161,7 @@ def gather(lines: Iterable[records.Record], reader: records.Reader | None = None
     talks = tuple(_talk(one, gathered[one]) for one in sorted(gathered, key=_order))
     coverage = Coverage(
         records=count,
+        kept_back=kept_back,
         first_ns=first_ns,
         last_ns=last_ns,
         nodes=tuple(sorted(nodes)),

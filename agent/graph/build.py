@@ -1,8 +1,9 @@
 """The graph of policies and of recorded verdicts: nodes, and on each edge what may, what did, and what was turned away.
 
-An edge is there if it was seen, or if some rule allows it. What is allowed only because no policy isolates either end
-would be an edge from everybody to everybody; nodes say so instead (`open_ingress`, `open_egress`), unless
-`everything` is asked for. Ports that are never seen are those that pods declare.
+An edge is there if it was seen, or if some rule allows it, or if it passes and policies in audit would deny it (rule
+A51). What is allowed only because no policy isolates either end would be an edge from everybody to everybody; nodes say
+so instead (`open_ingress`, `open_egress`), unless `everything` is asked for. Ports that are never seen are those that
+pods declare.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from agent import snapshot as snapshot_
 from agent.flows import workloads
 from agent.graph import counting, grouping, judging, model, outside
 from agent.graph import seen as seen_
+from agent.model import audit as audit_
 from agent.model import net, resources
 from agent.policy import reachability
 
@@ -33,6 +35,8 @@ class Asked:
     """Pods instead of workloads."""
     everything: bool = False
     """Also what is allowed because no policy isolates either end."""
+    audits: Mapping[str, audit_.Audit] = dataclasses.field(default_factory=lambda: reachability.NO_AUDITS)
+    """What is in audit at the nodes of the cluster, by name; "" for pods that have none."""
 
 
 def build(snapshot: snapshot_.Snapshot | None, seen: Iterable[seen_.Seen], *, asked: Asked) -> model.Graph:
@@ -69,7 +73,7 @@ class _Builder:
             {self._hosts[host.addresses[0]]: [host] for host in self._snapshot.hosts.values() if host.addresses}
         )
         members.update({_machine(node.name): [node] for node in self._snapshot.nodes.values() if node.addresses})
-        self._judge = judging.Judge(self._snapshot, members)
+        self._judge = judging.Judge(self._snapshot, members, asked.audits)
         self._counts = counting.Counts()
         self._lanes: dict[Pair, dict[tuple[int | None, int | None, str], model.Lane]] = collections.defaultdict(dict)
 
@@ -84,13 +88,7 @@ class _Builder:
 
     def _count(self, one: seen_.Seen) -> None:
         source, target = self._key(one.source), self._key(one.destination)
-        self._counts.count(
-            (source, target, one.port, one.protocol),
-            direction=one.direction,
-            denied=one.denied,
-            time_ns=one.time_ns,
-            policies=one.policies,
-        )
+        self._counts.count((source, target, one.port, one.protocol), one)
 
     def _key(self, party: seen_.Party) -> model.Key:
         """Return the node that an end belongs to, and remember whom it stood for."""
@@ -117,7 +115,10 @@ class _Builder:
             judgement = None
             if self._known and protocol in PROTOCOLS:
                 judgement = self._judge.judge(source, target, (number, PROTOCOLS[protocol]))
-            policies = tuple(count.policies) or (judgement.policies if judgement is not None else ())
+            would_deny = judgement is not None and judgement.would_deny
+            policies = tuple(count.policies)
+            if judgement is not None and (not policies or (would_deny and not count.denied and not count.audited)):
+                policies = judgement.policies
             self._lanes[source, target][number, protocol, ""] = model.Lane(
                 port=number,
                 protocol=protocol,
@@ -127,6 +128,8 @@ class _Builder:
                 because=judgement.because if judgement is not None else "",
                 forwarded=count.forwarded,
                 denied=count.denied,
+                audited=count.audited,
+                would_deny=would_deny,
                 last_ns=count.last_ns,
             )
 
@@ -154,13 +157,14 @@ class _Builder:
                     protocol=protocol.value,
                     allowed=True,
                     partial=judgement.partial,
+                    would_deny=judgement.would_deny,
                     policies=judgement.policies,
                     because=judgement.because,
                 )
 
     def _add_openings(self) -> None:
         """Add what rules allow to and from blocks; what was seen of it says more."""
-        for opening in outside.openings(self._snapshot):
+        for opening in outside.openings(self._snapshot, lambda ref, pod: not self._judge.is_in_audit(ref, pod)):
             for key in dict.fromkeys(self._group[pod.namespace, pod.name] for pod in opening.pods):
                 egress = opening.direction is net.Direction.EGRESS
                 lanes = self._lanes[(key, opening.block) if egress else (opening.block, key)]
@@ -175,7 +179,7 @@ class _Builder:
                         policies=(str(opening.rule),),
                         because=f"ports {opening.note}" if opening.note else "",
                     )
-                elif not known.denied:
+                elif not known.denied and not known.audited:
                     policies = tuple(dict.fromkeys((*known.policies, str(opening.rule))))
                     lanes[place] = dataclasses.replace(known, policies=policies, allowed=True)
 
@@ -241,6 +245,4 @@ def _shared(pods: Iterable[resources.Pod]) -> Mapping[str, str]:
 
 
 def _lane_order(lane: model.Lane) -> tuple[int, int, int]:
-    states: Iterator[model.State] = iter(model.State)
-    rank = next((place for place, state in enumerate(states) if state is lane.state), 9)
-    return rank, lane.protocol if lane.protocol is not None else -1, lane.port if lane.port is not None else -1
+    return lane.rank, lane.protocol if lane.protocol is not None else -1, lane.port if lane.port is not None else -1

@@ -2,7 +2,7 @@
 
 One connection is judged at both ends, and each end's node tells of its own side. What reached the other end is told
 there; only where that end told nothing does the opener's side stand for the connection. A denial is told by the end
-that denies, and by no other.
+that denies, and by no other. A verdict that tells how many like it were kept back counts for all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import collections
 import dataclasses
 
 from agent.graph import model
+from agent.graph import seen as seen_
 from agent.model import net
 
 ADDRESSES_SHOWN = 8
@@ -25,24 +26,29 @@ class Count:
     received: int = 0
     denied_out: int = 0
     denied_in: int = 0
+    audited_out: int = 0
+    audited_in: int = 0
     last_ns: int = 0
     policies: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    """Those that decided denials; those that allowed, where there was none."""
+    """Those that decided denials; where there was none, those that would have; else those that allowed."""
 
-    def add(self, *, direction: net.Direction, denied: bool, time_ns: int, policies: tuple[str, ...]) -> None:
-        """Count one verdict."""
-        egress = direction is net.Direction.EGRESS
-        if denied:
-            if not self.denied:
-                self.policies.clear()
-            self.denied_out += egress
-            self.denied_in += not egress
+    def add(self, seen: seen_.Seen) -> None:
+        """Count one verdict, and those that were kept back before it."""
+        egress, number = seen.direction is net.Direction.EGRESS, seen.stands_for
+        if (seen.denied and not self.denied) or (seen.audited and not self.denied and not self.audited):
+            self.policies.clear()
+        if seen.denied:
+            self.denied_out += number * egress
+            self.denied_in += number * (not egress)
         else:
-            self.sent += egress
-            self.received += not egress
-        if denied or not self.denied:
-            self.policies.update(policies)
-        self.last_ns = max(self.last_ns, time_ns)
+            self.sent += number * egress
+            self.received += number * (not egress)
+        if seen.audited:
+            self.audited_out += number * egress
+            self.audited_in += number * (not egress)
+        if seen.denied or (not self.denied and (seen.audited or not self.audited)):
+            self.policies.update(dict.fromkeys(seen.policies, number))
+        self.last_ns = max(self.last_ns, seen.time_ns)
 
     @property
     def denied(self) -> int:
@@ -53,6 +59,11 @@ class Count:
     def forwarded(self) -> int:
         """Connections that took place."""
         return self.received if self.received or self.denied_in else self.sent
+
+    @property
+    def audited(self) -> int:
+        """Connections that policies in audit would have denied, at least: both ends may tell of the same one."""
+        return max(self.audited_out, self.audited_in)
 
 
 Place = tuple[model.Key, model.Key, int, int]
@@ -72,17 +83,15 @@ class Counts:
         self.first_ns = 0
         self.last_ns = 0
 
-    def count(
-        self, place: Place, *, direction: net.Direction, denied: bool, time_ns: int, policies: tuple[str, ...]
-    ) -> None:
+    def count(self, place: Place, seen: seen_.Seen) -> None:
         """Add one verdict."""
         found = self.lanes.get(place)
         if found is None:
             found = self.lanes[place] = Count()
-        found.add(direction=direction, denied=denied, time_ns=time_ns, policies=policies)
-        self.verdicts += 1
-        self.first_ns = min(self.first_ns or time_ns, time_ns)
-        self.last_ns = max(self.last_ns, time_ns)
+        found.add(seen)
+        self.verdicts += seen.stands_for
+        self.first_ns = min(self.first_ns or seen.time_ns, seen.time_ns)
+        self.last_ns = max(self.last_ns, seen.time_ns)
 
     def saw(self, key: model.Key, kind: model.Kind, *, pod: str, address: str) -> None:
         """Remember who a node stood for."""

@@ -18,12 +18,13 @@ def document(graph: model.Graph) -> dict[str, Any]:
         "lost": graph.lost,
         "first": says.moment(graph.first_ns),
         "last": says.moment(graph.last_ns),
+        "legend": {state.value: says.STATES[state] for state in model.State},
     }
 
 
-def embedded(graph: model.Graph, said: dict[str, str]) -> str:
+def embedded(graph: model.Graph) -> str:
     """Return the graph as JSON that cannot end the script element it stands in, and holds no control character."""
-    text = json.dumps({**document(graph), **said}, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(document(graph), ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -59,6 +60,8 @@ def _lane(lane: model.Lane) -> dict[str, Any]:
         "outdated": lane.outdated,
         "forwarded": lane.forwarded,
         "denied": lane.denied,
+        "audited": lane.audited,
+        "would_deny": lane.would_deny,
         "last": says.moment(lane.last_ns),
         "policies": [words.plain(one) for one in lane.policies],
         "because": words.plain(lane.because),

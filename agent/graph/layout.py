@@ -32,7 +32,7 @@ ASPECT = 1.7
 WRONG, BACKWARDS, LARGE = 1.3, 2.0, 0.5
 """What a wrong aspect costs, arrows that do not go to the right, and size."""
 SWEEPS = 6
-WEIGHTS = {model.State.DENIED: 3, model.State.SEEN: 4, model.State.UNSEEN: 1}
+WEIGHTS = {model.State.DENIED: 3, model.State.AUDIT: 3, model.State.SEEN: 4, model.State.UNSEEN: 1}
 FEW = 16
 """Cards that are a small graph."""
 IN, OUT = "from outside", "to outside"

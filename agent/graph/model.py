@@ -30,10 +30,12 @@ OUTSIDE = frozenset({Kind.NODE, Kind.NAME, Kind.RANGE, Kind.WORLD})
 
 
 class State(enum.Enum):
-    """What an edge tells; of several the first in this order is what it is drawn as."""
+    """What an edge tells; of several the first in this order is what it is drawn as (but see `Lane.rank`)."""
 
     DENIED = "denied"
     """Tried, and denied."""
+    AUDIT = "audit"
+    """It passes, and policies in audit would deny it (rule A51)."""
     SEEN = "seen"
     """It took place."""
     UNSEEN = "unseen"
@@ -83,6 +85,10 @@ class Lane:
     because: str = ""
     forwarded: int = 0
     denied: int = 0
+    audited: int = 0
+    """Of those that passed, how many were told as would-be denials, at least (rule A51)."""
+    would_deny: bool = False
+    """Policies in audit would deny what is allowed now; `policies` are these then, unless it was denied."""
     last_ns: int = 0
     """When it was seen last; Unix time, 0 for never."""
 
@@ -91,15 +97,31 @@ class Lane:
         """What there is to show of it; None: not allowed and never tried."""
         if self.denied:
             return State.DENIED
+        if self.audited or (self.would_deny and (self.forwarded or self.allowed)):
+            return State.AUDIT
         if self.forwarded:
             return State.SEEN
         return State.UNSEEN if self.allowed else None
+
+    @property
+    def tried(self) -> bool:
+        """Whether anybody was seen to use it."""
+        return bool(self.denied or self.forwarded or self.audited)
+
+    @property
+    def rank(self) -> int:
+        """Its place among the lanes of an edge: what nobody tried comes after all that was, in the order of State."""
+        state = self.state
+        places = list(State)
+        return len(places) * (not self.tried) + (places.index(state) if state is not None else len(places))
 
     @property
     def outdated(self) -> bool:
         """What was seen is not what the policies say now."""
         if self.allowed is None or self.partial:
             return False
+        if self.audited and not self.denied and not self.would_deny:
+            return True
         return bool(self.denied and self.allowed) or bool(self.forwarded and not self.allowed)
 
 
@@ -114,9 +136,9 @@ class Edge:
 
     @property
     def state(self) -> State:
-        """The first of State that some lane has."""
-        states = {lane.state for lane in self.lanes}
-        return next(state for state in State if state in states)
+        """The state of the lane that comes first."""
+        states = {lane.rank: lane.state for lane in self.lanes}
+        return next(state for _, state in sorted(states.items(), key=lambda one: one[0]) if state is not None)
 
     @property
     def forwarded(self) -> int:
@@ -127,6 +149,16 @@ class Edge:
     def denied(self) -> int:
         """Attempts denied on all ports."""
         return sum(lane.denied for lane in self.lanes)
+
+    @property
+    def audited(self) -> int:
+        """Connections on all ports that policies in audit would have denied."""
+        return sum(lane.audited for lane in self.lanes)
+
+    @property
+    def tried(self) -> bool:
+        """Whether anybody was seen to use it."""
+        return any(lane.tried for lane in self.lanes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ What policies allow to a block is read from their rules, as a block has no polic
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent import snapshot as snapshot_
 from agent.graph import model
@@ -48,13 +48,18 @@ def owner(address: net.Address, blocks: Mapping[model.Key, resources.IPBlock]) -
     return max(having)[1] if having else WORLD
 
 
-def openings(snapshot: snapshot_.Snapshot) -> Iterator[Opening]:
-    """Yield every rule that speaks of addresses outside, by policy and port."""
+def openings(
+    snapshot: snapshot_.Snapshot, decides: Callable[[resources.ObjectRef, resources.Pod], bool]
+) -> Iterator[Opening]:
+    """Yield every rule that speaks of addresses outside, by policy and port, for the pods its policy `decides` for."""
     for policy in snapshot.policies.values():
         subjects = tuple(
             pod
             for pod in snapshot.pods.values()
-            if pod.namespace == policy.namespace and pod.has_identity and policy.subject.selects(pod.labels)
+            if pod.namespace == policy.namespace
+            and pod.has_identity
+            and policy.subject.selects(pod.labels)
+            and decides(policy.ref, pod)
         )
         if not subjects:
             continue

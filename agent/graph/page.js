@@ -56,7 +56,7 @@
   addEventListener("pointerup", () => { held = null; picture.classList.remove("moving"); });
 
   // What is shown.
-  const filters = { text: "", namespace: "", port: "", states: { seen: true, denied: true, unseen: true } };
+  const filters = { text: "", namespace: "", port: "", states: { seen: true, denied: true, audit: true, unseen: true } };
   let chosen = null;
   const haystack = graph.nodes.map((node) => [full(node), node.kind, ...node.pods, ...node.addresses, ...Object.entries(node.labels).map(([key, value]) => key + "=" + value)].join("\n").toLowerCase());
   const edgeText = graph.edges.map((edge) => edge.ports.flatMap((port) => [port.text, ...port.policies]).join("\n").toLowerCase());
@@ -105,7 +105,9 @@
     const said = [];
     if (lane.denied) said.push(lane.denied + " denied");
     if (lane.forwarded) said.push(lane.forwarded + " seen");
-    if (lane.state === "unseen") said.push("never seen");
+    if (!lane.denied && !lane.forwarded && !lane.audited) said.push("never seen");
+    if (lane.audited) said.push(lane.audited + " would be denied");
+    else if (lane.would_deny) said.push("would be denied");
     line.append(" " + said.join(", "));
     if (lane.partial) line.append(" · only some pods");
     if (lane.denied || lane.forwarded) line.append(" · last " + lane.last);
@@ -118,7 +120,7 @@
   const list = (title, numbers, other) => {
     if (!numbers.length) return [];
     const items = make("ul");
-    const rank = { denied: 0, seen: 1, unseen: 2 };
+    const rank = { denied: 0, audit: 1, seen: 2, unseen: 3 };
     numbers.sort((a, b) => rank[graph.edges[a].state] - rank[graph.edges[b].state] || other(a) - other(b));
     for (const number of numbers) {
       const edge = graph.edges[number];
@@ -174,7 +176,7 @@
   };
   for (const { element, number } of edges) {
     const edge = graph.edges[number];
-    element.addEventListener("pointermove", (event) => hover(event, full(graph.nodes[edge.source]) + " \u2192 " + full(graph.nodes[edge.target]) + ": " + graph[edge.state], edge.ports.filter((lane) => lane.state).slice(0, 8).map(laneLine)));
+    element.addEventListener("pointermove", (event) => hover(event, full(graph.nodes[edge.source]) + " \u2192 " + full(graph.nodes[edge.target]) + ": " + graph.legend[edge.state], edge.ports.filter((lane) => lane.state).slice(0, 8).map(laneLine)));
     element.addEventListener("pointerleave", () => { tip.hidden = true; });
   }
   for (const { element, node } of cards) {
@@ -182,7 +184,7 @@
     element.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(chosen === node ? null : node); } });
     element.addEventListener("pointermove", (event) => {
       const lanes = around[node].filter(admitted);
-      const text = ["denied", "seen", "unseen"].map((state) => [state, lanes.filter((number) => graph.edges[number].state === state).length]).filter(([, much]) => much).map(([state, much]) => much + " " + graph[state]).join(", ");
+      const text = ["denied", "audit", "seen", "unseen"].map((state) => [state, lanes.filter((number) => graph.edges[number].state === state).length]).filter(([, much]) => much).map(([state, much]) => much + " " + graph.legend[state]).join(", ");
       hover(event, full(graph.nodes[node]), [make("div", text || "nothing to it or from it")]);
     });
     element.addEventListener("pointerleave", () => { tip.hidden = true; });
@@ -195,7 +197,7 @@
     if (first) { choose(first.node); first.element.focus(); }
   });
   for (const name of ["namespace", "port"]) by(name).addEventListener("change", (event) => { filters[name] = event.target.value; apply(); if (chosen !== null) describe(chosen); });
-  for (const state of ["seen", "denied", "unseen"]) by("show-" + state).addEventListener("change", (event) => { filters.states[state] = event.target.checked; apply(); if (chosen !== null) describe(chosen); });
+  for (const state of ["seen", "denied", "audit", "unseen"]) by("show-" + state).addEventListener("change", (event) => { filters.states[state] = event.target.checked; apply(); if (chosen !== null) describe(chosen); });
   by("filters").addEventListener("submit", (event) => event.preventDefault());
   by("fit").addEventListener("click", fit);
   by("theme").addEventListener("click", () => {

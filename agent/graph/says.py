@@ -18,6 +18,7 @@ KINDS = {
 }
 STATES = {
     model.State.DENIED: "tried and denied",
+    model.State.AUDIT: "in audit, would be denied",
     model.State.SEEN: "allowed and seen",
     model.State.UNSEEN: "allowed, never seen",
 }
@@ -63,8 +64,10 @@ def lane(one: model.Lane) -> str:
         said.append(f"{one.denied} denied")
     if one.forwarded:
         said.append(f"{one.forwarded} seen")
-    if one.state is model.State.UNSEEN:
+    if not one.tried:
         said.append("never seen")
+    if one.audited or one.would_deny:
+        said.append(f"{one.audited} would be denied" if one.audited else "would be denied")
     if one.outdated:
         said.append("policies now say otherwise")
     if one.partial:

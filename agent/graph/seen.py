@@ -32,11 +32,15 @@ class Seen:
     time_ns: int
     direction: net.Direction
     denied: bool
+    audited: bool
+    """It passed, and a policy in audit would deny it (rule A51)."""
     protocol: int
     port: int
     source: Party
     destination: Party
     policies: tuple[str, ...] = ()
+    stands_for: int = 1
+    """How many verdicts it tells of, itself among them."""
 
 
 def of_record(record: records.Record) -> Seen | None:
@@ -48,11 +52,13 @@ def of_record(record: records.Record) -> Seen | None:
         time_ns=record.time_ns,
         direction=record.direction,
         denied=record.verdict in (verdict.Verdict.DROPPED, verdict.Verdict.ERROR),
+        audited=record.verdict is verdict.Verdict.AUDIT,
         protocol=record.protocol,
         port=record.destination.port,
         source=_of_end(record.source),
         destination=_of_end(record.destination),
         policies=policies,
+        stands_for=record.stands_for,
     )
 
 

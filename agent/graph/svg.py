@@ -17,15 +17,16 @@ LABELLED_MOST = 45
 """Edges of a picture in which each still says its ports."""
 NAME_MOST, TITLE_MOST = 21, 40
 """Columns of text that fit a card, and a panel of one column."""
-LEGEND_HEIGHT = 56
+LEGEND_HEIGHT, LEGEND_ROW = 56, 20
+"""The second row of the legend is there where something is in audit."""
 FORBIDDEN = re.compile("[^\x20-\U0010ffff]|[\ud800-\udfff\ufffe\uffff]")
 """What XML cannot hold even escaped; `words.plain` leaves none of it, and this makes sure."""
 STYLE = """
 .nw{--paper:#f6f7f9;--panel:#fff;--rim:#dfe3e9;--card:#fff;--edge:#cfd5de;--ink:#17202c;--soft:#647082;
---seen:#2563c9;--unseen:#a9b3c0;--denied:#cf2a1e;--warn:#9a5b00;
+--seen:#2563c9;--unseen:#a9b3c0;--denied:#cf2a1e;--audit:#8250df;--warn:#9a5b00;
 font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","DejaVu Sans",sans-serif;font-size:13px}
 @media(prefers-color-scheme:dark){.nw{--paper:#10141a;--panel:#171c24;--rim:#2a323d;--card:#1e252f;--edge:#38424f;
---ink:#e6eaf0;--soft:#98a4b3;--seen:#6aa5ff;--unseen:#5f6b7a;--denied:#ff6b5e;--warn:#e0a340}}
+--ink:#e6eaf0;--soft:#98a4b3;--seen:#6aa5ff;--unseen:#5f6b7a;--denied:#ff6b5e;--audit:#b392f0;--warn:#e0a340}}
 .nw .paper{fill:var(--paper)}
 .nw .panel{fill:var(--panel);stroke:var(--rim)}
 .nw .panel.outside{fill:none;stroke-dasharray:3 5}
@@ -40,10 +41,13 @@ font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue","DejaVu S
 .nw .seen .line{stroke:var(--seen)}
 .nw .unseen .line{stroke:var(--unseen);stroke-width:1}
 .nw .denied .line{stroke:var(--denied);stroke-dasharray:7 4}
+.nw .audit .line{stroke:var(--audit);stroke-dasharray:2 3}
 .nw .head-seen{fill:var(--seen)}.nw .head-unseen{fill:var(--unseen)}.nw .head-denied{fill:var(--denied)}
+.nw .head-audit{fill:var(--audit)}
 .nw .label{font-size:10.5px;font-variant-numeric:tabular-nums;text-anchor:middle;
 paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
 .nw .seen .label{fill:var(--seen)}.nw .unseen .label{fill:var(--soft)}.nw .denied .label{fill:var(--denied)}
+.nw .audit .label{fill:var(--audit)}
 """
 
 
@@ -52,8 +56,9 @@ def document(graph: model.Graph, *, title: str) -> str:
     layout = layout_.lay_out(graph)
     left, top, width, height = frame(graph, layout)
     inner = "".join(drawing(graph, layout))
-    legend = "".join(_legend(left + layout_.MARGIN, top + height))
-    height += LEGEND_HEIGHT
+    audited = graph.of(model.State.AUDIT) > 0
+    legend = "".join(_legend(left + layout_.MARGIN, top + height, audited=audited))
+    height += LEGEND_HEIGHT + LEGEND_ROW * audited
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="nw" role="img" width="{_n(width)}" height="{_n(height)}" '
         f'viewBox="{_n(left)} {_n(top)} {_n(width)} {_n(height)}">'
@@ -79,7 +84,7 @@ def drawing(graph: model.Graph, layout: layout_.Layout) -> Iterator[str]:
     for panel in layout.panels:
         yield _panel(panel)
     routes = routing.routes(graph, layout)
-    order = (model.State.UNSEEN, model.State.SEEN, model.State.DENIED)
+    order = (model.State.UNSEEN, model.State.SEEN, model.State.AUDIT, model.State.DENIED)
     labelled = len(graph.edges) <= LABELLED_MOST
     yield '<g class="edges">'
     for state in order:
@@ -129,8 +134,8 @@ def _edge(graph: model.Graph, edge: model.Edge, route: routing.Route, *, labelle
 
 def _width(edge: model.Edge) -> str:
     """More traffic is a wider line, by its logarithm: counts differ by powers of ten."""
-    if edge.state is model.State.UNSEEN:
-        return "1"
+    if not edge.tried:
+        return "1.4" if edge.state is model.State.AUDIT else "1"
     return f"{min(4.0, 1.4 + 0.5 * math.log10(max(1, edge.forwarded + edge.denied))):.1f}"
 
 
@@ -149,17 +154,22 @@ def _card(node: model.Node, card: layout_.Card) -> str:
     )
 
 
-def _legend(x: float, y: float) -> Iterator[str]:
+def _legend(x: float, y: float, *, audited: bool) -> Iterator[str]:
     for place, state in enumerate((model.State.SEEN, model.State.UNSEEN, model.State.DENIED)):
-        left = x + place * 190
-        yield (
-            f'<g class="{state.value}"><path class="line" stroke-width="{1 if state is model.State.UNSEEN else 2}" '
-            f'd="M{_n(left)} {_n(y + 8)}h34" marker-end="url(#nw-{state.value})"/></g>'
-            f'<text class="key" x="{_n(left + 44)}" y="{_n(y + 12)}">{_text(says.STATES[state])}</text>'
-        )
+        yield _legend_line(x + place * 190, y, state)
     yield (
         f'<text class="key" x="{_n(x + 570)}" y="{_n(y + 12)}">'
         '<tspan class="open">open</tspan> no policy isolates it</text>'
+    )
+    if audited:
+        yield _legend_line(x, y + LEGEND_ROW, model.State.AUDIT)
+
+
+def _legend_line(left: float, y: float, state: model.State) -> str:
+    return (
+        f'<g class="{state.value}"><path class="line" stroke-width="{1 if state is model.State.UNSEEN else 2}" '
+        f'd="M{_n(left)} {_n(y + 8)}h34" marker-end="url(#nw-{state.value})"/></g>'
+        f'<text class="key" x="{_n(left + 44)}" y="{_n(y + 12)}">{_text(says.STATES[state])}</text>'
     )
 
 

@@ -6,7 +6,8 @@
         ╌╌✕ shop/db        5432   12 denied  shop/default-deny
         ··▶ world  443
 
-What was denied comes first, then what was seen; what is only allowed takes few words. No line is wider than asked.
+What was denied comes first, then what policies in audit would deny, then what was seen; what is only allowed, or only
+would be denied, takes few words. No line is wider than asked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Style(enum.Enum):
     QUIET = "dim"
     SEEN = "green"
     DENIED = "bold red"
+    AUDIT = "magenta"
     OPEN = "yellow"
 
 
@@ -44,6 +46,7 @@ class Piece(NamedTuple):
 
 MARKS = {
     model.State.DENIED: Piece("╌╌✕ ", Style.DENIED),
+    model.State.AUDIT: Piece("╍╍▶ ", Style.AUDIT),
     model.State.SEEN: Piece("━━▶ ", Style.SEEN),
     model.State.UNSEEN: Piece("··▶ ", Style.QUIET),
 }
@@ -55,7 +58,7 @@ def lines(graph: model.Graph, *, width: int) -> Iterator[tuple[Piece, ...]]:
     out: dict[int, list[model.Edge]] = {}
     for edge in graph.edges:
         out.setdefault(edge.source, []).append(edge)
-    names = [_short(graph, edge.target, edge.source) for edge in graph.edges if edge.state is not model.State.UNSEEN]
+    names = [_short(graph, edge.target, edge.source) for edge in graph.edges if edge.tried]
     target = min(max([words.columns(name) for name in names], default=0), TARGET_MOST, max(12, width // 3))
     before: str | None = None
     for place, node in enumerate(graph.nodes):
@@ -81,38 +84,53 @@ def _node(node: model.Node, width: int) -> tuple[Piece, ...]:
 
 
 def _edges(graph: model.Graph, edges: Sequence[model.Edge], target: int, width: int) -> Iterator[tuple[Piece, ...]]:
-    for state in (model.State.DENIED, model.State.SEEN):
+    for state in (model.State.DENIED, model.State.AUDIT, model.State.SEEN):
         for edge in edges:
-            if edge.state is state:
+            if edge.state is state and edge.tried:
                 yield _line(graph, edge, target, width)
-    unseen = [edge for edge in edges if edge.state is model.State.UNSEEN]
-    texts = [f"{_short(graph, edge.target, edge.source)} {says.ports(edge)}" for edge in unseen]
+    for state in (model.State.AUDIT, model.State.UNSEEN):
+        yield from _untried(graph, [edge for edge in edges if edge.state is state and not edge.tried], state, width)
+
+
+def _untried(
+    graph: model.Graph, edges: Sequence[model.Edge], state: model.State, width: int
+) -> Iterator[tuple[Piece, ...]]:
+    texts = [f"{_short(graph, edge.target, edge.source)} {says.ports(edge)}" for edge in edges]
     line = ""
     for text in texts:
         text = words.fitted(text, width - 8)  # noqa: PLW2901 - the same, cut
         if line and words.columns(line) + 2 + words.columns(text) > width - 8:
-            yield Piece("    "), MARKS[model.State.UNSEEN], Piece(line, Style.QUIET)
+            yield Piece("    "), MARKS[state], Piece(line, Style.QUIET)
             line = ""
         line += (", " if line else "") + text
     if line:
-        yield Piece("    "), MARKS[model.State.UNSEEN], Piece(line, Style.QUIET)
+        yield Piece("    "), MARKS[state], Piece(line, Style.QUIET)
 
 
 def _line(graph: model.Graph, edge: model.Edge, target: int, width: int) -> tuple[Piece, ...]:
-    denied = edge.state is model.State.DENIED
     name = words.padded(words.fitted(_short(graph, edge.target, edge.source), target), target)
     ports = words.padded(words.fitted(says.ports(edge), min(PORTS_MOST, width // 5)), min(PORTS_MOST, width // 5))
-    counted = f"{edge.denied} denied" if denied else f"{edge.forwarded} seen"
+    counted, style = _counted(edge)
     lanes = [lane for lane in edge.lanes if lane.state is edge.state]
     by = dict.fromkeys(policy.removeprefix(PREFIX) for lane in lanes for policy in lane.policies)
     outdated = any(lane.outdated for lane in lanes)
     pieces = [Piece("    "), MARKS[edge.state], Piece(name), Piece(f"  {ports}", Style.QUIET)]
-    pieces.append(Piece(f"  {counted:<{COUNT_WIDTH}}", Style.DENIED if denied else Style.SEEN))
+    pieces.append(Piece(f"  {counted:<{COUNT_WIDTH}}", style))
     left = width - sum(words.columns(piece.text) for piece in pieces)
     said = ("policies now say otherwise; " if outdated else "") + ", ".join(by)
     if left > 0 and said:
         pieces.append(Piece(words.fitted(said, left), Style.OPEN if outdated else Style.QUIET))
     return tuple(pieces)
+
+
+def _counted(edge: model.Edge) -> tuple[str, Style]:
+    match edge.state:
+        case model.State.DENIED:
+            return f"{edge.denied} denied", Style.DENIED
+        case model.State.AUDIT:
+            return f"{edge.audited} audited" if edge.audited else f"{edge.forwarded} seen", Style.AUDIT
+        case _:
+            return f"{edge.forwarded} seen", Style.SEEN
 
 
 def _short(graph: model.Graph, place: int, seen_from: int) -> str:
@@ -124,9 +142,8 @@ def _short(graph: model.Graph, place: int, seen_from: int) -> str:
 
 
 def _legend(graph: model.Graph) -> Iterator[str]:
-    parts = [
-        f"{MARKS[state].text.strip()} {says.STATES[state]}: {graph.of(state)}"
-        for state in (model.State.DENIED, model.State.SEEN, model.State.UNSEEN)
-    ]
-    yield "   ".join(parts)
+    always, others = (model.State.DENIED, model.State.SEEN, model.State.UNSEEN), (model.State.AUDIT,)
+    for states in (always, [state for state in others if graph.of(state)]):
+        if states:
+            yield "   ".join(f"{MARKS[state].text.strip()} {says.STATES[state]}: {graph.of(state)}" for state in states)
     yield says.summary(graph)

@@ -26,8 +26,9 @@ class Line:
 
 def lines(walk: evaluator.Walk) -> Iterator[Line]:
     """Tell the whole way to a verdict, the verdict first."""
-    allowed = walk.decision.allowed
-    yield Line(depth=0, text=f"{title(walk.flow)}: {'allowed' if allowed else 'blocked'}", good=allowed, heading=True)
+    allowed, in_audit = walk.decision.allowed, bool(walk.decision.would_deny)
+    said = "allowed in audit, and would be blocked" if in_audit else "allowed" if allowed else "blocked"
+    yield Line(depth=0, text=f"{title(walk.flow)}: {said}", good=None if in_audit else allowed, heading=True)
     for side in (walk.egress, walk.ingress):
         yield from _side_lines(side)
 
@@ -50,6 +51,10 @@ def _side_lines(walk: evaluator.SideWalk) -> Iterator[Line]:
     verdict = "allowed" if side.allowed else "blocked"
     yield Line(depth=0, text=f"{side.direction.name.lower()}{subject}: {verdict}", good=side.allowed, heading=True)
     yield Line(depth=1, text=side.because)
+    if side.would is not None:
+        would = "allowed" if side.would.allowed else "blocked"
+        text = f"were the policies in audit enforced: {would}, as {side.would.because} (A51)"
+        yield Line(depth=1, text=text, good=side.would.allowed)
     for tier in walk.tiers:
         yield Line(depth=1, text=f"tier {tier.name}{'' if tier.policies else ': no policy in this namespace'}")
         for policy in tier.policies:
@@ -84,6 +89,7 @@ def document(walk: evaluator.Walk) -> dict[str, object]:
         "protocol": flow.protocol.name,
         "via_service": flow.via_service,
         "allowed": walk.decision.allowed,
+        "would_deny": bool(walk.decision.would_deny),
         "egress": _side_document(walk.egress),
         "ingress": _side_document(walk.ingress),
     }
@@ -97,10 +103,20 @@ def _side_document(walk: evaluator.SideWalk) -> dict[str, object]:
         "because": side.because,
         "rule": str(side.rule) if side.rule else None,
         "isolating": [str(policy) for policy in side.isolating],
+        "would": _would_document(side.would) if side.would is not None else None,
         "tiers": [
             {"name": tier.name, "policies": [_policy_document(policy) for policy in tier.policies]}
             for tier in walk.tiers
         ],
+    }
+
+
+def _would_document(side: evaluator.Side) -> dict[str, object]:
+    return {
+        "allowed": side.allowed,
+        "because": side.because,
+        "rule": str(side.rule) if side.rule else None,
+        "isolating": [str(policy) for policy in side.isolating],
     }
 
 

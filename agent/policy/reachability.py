@@ -42,6 +42,11 @@ class Reach:
     decision: evaluator.Decision
 
     @property
+    def would_deny(self) -> evaluator.Side | None:
+        """The first side that policies in audit would deny of what passes (rule A51)."""
+        return next(iter(self.decision.would_deny), None)
+
+    @property
     def decisive(self) -> evaluator.Side:
         """The side to name: the one that denies, else the one that a rule allows, else the destination's."""
         sides = (self.decision.egress, self.decision.ingress)
@@ -113,6 +118,11 @@ def declared(snapshot: snapshot_.Snapshot) -> list[Port]:
     return sorted(found, key=lambda port: (port[1].value, port[0]))
 
 
+def everywhere(snapshot: snapshot_.Snapshot, audit: audit_.Audit) -> Mapping[str, audit_.Audit]:
+    """Return the same audit for every node, and for pods that have none."""
+    return dict.fromkeys(("", *sorted({pod.node for pod in snapshot.pods.values() if pod.node})), audit)
+
+
 def reach(
     snapshot: snapshot_.Snapshot, ports: Collection[Port], audits: Mapping[str, audit_.Audit] = NO_AUDITS
 ) -> Iterator[Reach]:
@@ -129,11 +139,11 @@ def reach(
                     destination=destination,
                     port=port,
                     family=net.family_of(flow.destination_address),
-                    decision=_judged(snapshot, flow, audits),
+                    decision=judged(snapshot, flow, audits),
                 )
 
 
-def _judged(
+def judged(
     snapshot: snapshot_.Snapshot, flow: evaluator.Flow, audits: Mapping[str, audit_.Audit]
 ) -> evaluator.Decision:
     """Judge each end by what is in audit on its own node (rule A51)."""

@@ -14,6 +14,7 @@ from click import testing
 from agent import snapshot
 from agent.cli import advise, main
 from agent.flows import records, talks
+from agent.model import labels
 from agent.policy import evaluator
 from agent.sources import manifests
 from tests.flows import demo, recording
@@ -108,6 +109,57 @@ def test_the_simulation_is_told_with_its_coverage(shop: Shop) -> None:
     assert "nothing that was seen would break" in same
 
 
+def test_manifests_without_addresses_are_judged_as_those_with_them(shop: Shop, tmp_path: pathlib.Path) -> None:
+    written = demo.write(tmp_path / "written", demo.unresolved())
+    words = ("-f", shop.policies, "--flows", shop.open_flows, "-o", "json")
+    document = json.loads(run("simulate", "--base", written, *words, code=3))
+    resolved = json.loads(run("simulate", "--base", shop.base, *words, code=3))
+    assert document["breaks"] == resolved["breaks"]
+    assert (document["named"], resolved["named"]) == (4, 0)
+    assert document["coverage"]["flows_judged"] == document["coverage"]["flows"] > 0
+    said = run("simulate", "--base", written, *words[:4], code=3)
+    assert "known by its name, as the manifests have no address for it: 4 pods" in said
+
+
+@pytest.mark.parametrize(
+    ("base", "flows", "why"),
+    [
+        ("strangers", "open", "--base: none of "),
+        ("strangers", "nobody", "--flows: no verdict of a policy"),
+        ("present", "nobody", "--flows: no verdict of a policy"),
+    ],
+)
+def test_a_simulation_that_judged_nothing_is_no_yes(
+    base: str, flows: str, why: str, shop: Shop, tmp_path: pathlib.Path
+) -> None:
+    strangers = demo.write(tmp_path / "strangers", demo.cluster()[:1])
+    (tmp_path / "nobody").touch()
+    bases = {"strangers": strangers, "present": shop.base}
+    recorded = {"open": shop.open_flows, "nobody": tmp_path / "nobody"}
+    words = ["simulate", "-f", shop.policies, "--base", bases[base], "--flows", recorded[flows]]
+    result = testing.CliRunner().invoke(main.root, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert f"agentctl: nothing was judged: {why}" in result.stderr
+    assert "would break" not in result.stdout
+    assert "unchanged" not in result.stdout
+    document = json.loads(testing.CliRunner().invoke(main.root, [*map(str, words), "-o", "json"]).stdout)
+    assert document["coverage"]["flows_judged"] == 0
+
+
+def test_what_could_not_be_judged_is_told_wherever_the_answer_is(shop: Shop, tmp_path: pathlib.Path) -> None:
+    first, second = recording.judged(shop.open, demo.traffic(shop.open)[:1])
+    gone = dataclasses.replace(first, source=dataclasses.replace(first.source, pod="gone", labels=labels.NO_LABELS))
+    (tmp_path / "flows").write_bytes(demo.lines([first, second, gone]))
+    words = ("simulate", "-f", shop.base, "--base", shop.base, "--flows", tmp_path / "flows")
+    said = run(*words)
+    assert "of the flows that could be judged none would break" in said
+    assert "  judged: 1 of 2 flows (50 %); nothing is known of the others" in said
+    for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        result = testing.CliRunner().invoke(main.root, [*map(str, words), "-o", form])
+        coverage = read(result.stdout)["coverage"]
+        assert (coverage["flows"], coverage["flows_judged"]) == (2, 1)
+
+
 def test_problems_of_the_new_policies_and_objects_that_do_not_count_are_told(
     shop: Shop, tmp_path: pathlib.Path
 ) -> None:
@@ -189,7 +241,7 @@ def test_hostile_records_stay_in_one_comment_and_make_no_document(shop: Shop, tm
         assert said.replace("\n", "").isprintable()
         (document,) = (one for one in yaml.safe_load_all(said) if one)
         assert "Policy" in document["kind"]
-    said = run("simulate", "-f", shop.policies, "--base", shop.base, "--flows", tmp_path / "flows.json")
+    said = run("simulate", "-f", shop.policies, "--base", shop.base, "--flows", tmp_path / "flows.json", code=1)
     assert said.replace("\n", "").isprintable()
 
 

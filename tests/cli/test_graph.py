@@ -10,12 +10,14 @@ import click.testing
 import pytest
 
 from agent.cli import main
-from agent.rpc import client
+from agent.rpc import client, views
 from agent.sources import manifests
 from tests.flows import demo
 from tests.graph import town
 from tests.hubble import test_stock_cli, variety
 
+ENTRIES: list[views.AuditEntry] = []
+"""What the agent that is served says is in audit."""
 DEMO = pathlib.Path(__file__).parents[2] / "agent" / "lab" / "demo"
 
 
@@ -77,6 +79,8 @@ def test_a_file_that_cannot_be_written_is_named(recording: pathlib.Path, tmp_pat
 def answering(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     """Serve verdicts as an agent does; what it enforces is the demo, whoever asks."""
     monkeypatch.setattr(client.AgentClient, "snapshot", lambda _: manifests.load([DEMO]))
+    monkeypatch.setattr(client.AgentClient, "status", lambda _: views.Status(node="node-2", version="7", mode="memory"))
+    monkeypatch.setattr(client.AgentClient, "audit", lambda _: (ENTRIES, ""))
     with test_stock_cli.Cli(pathlib.Path("hubble"), tmp_path / "state" / "hubble.sock", tmp_path).served() as agent:
         agent.verdicts.publish([one.event for one in variety.flows(40)])
         yield tmp_path / "state" / "agent.sock"
@@ -107,3 +111,28 @@ def test_recordings_are_narrowed_as_everywhere(recording: pathlib.Path, tmp_path
     assert run("--flows", recording, "--flows", broken).exit_code == 2
     assert verdicts("--flows", broken, "--skip-malformed") == verdicts() > 0
     assert run("--flows", recording, "--since", "2099-01-01").exit_code == 1
+
+
+def test_what_the_agent_has_in_audit_is_drawn_for_its_own_node(
+    socket: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule A51."""
+    entry = views.AuditEntry(namespace="shop", policy="", means="command", since_unix_ns=1, policies=4, would_deny=0)
+    monkeypatch.setattr("tests.cli.test_graph.ENTRIES", [entry])
+    document = json.loads(run("--socket", socket, "-o", "json").output)
+    names = [node["name"] for node in document["nodes"]]
+    audited = {(names[one["source"]], names[one["target"]]) for one in document["edges"] if one["state"] == "audit"}
+    assert ("ingress", "backend") not in audited, "the ingress's own node enforces its policies"
+    assert ("intruder", "backend") in audited
+
+
+def test_manifests_are_drawn_with_what_the_flags_put_into_audit(recording: pathlib.Path) -> None:
+    """Rule A51."""
+    words = ("--offline", "-f", DEMO, "--flows", recording)
+    assert run(*words, "--audit-namespace", "shop").output != run(*words).output
+    document = json.loads(run("--offline", "-f", DEMO, "--audit-namespace", "shop", "-o", "json").output)
+    assert "audit" in {edge["state"] for edge in document["edges"]}
+    refused = run("--flows", recording, "--audit-namespace", "shop")
+    assert refused.exit_code == 2
+    assert "--audit-namespace: 'given without -f' is not valid: give manifests with -f" in refused.output
+    assert run("--offline", "-f", DEMO, "--audit-policy", "shop/none").exit_code == 2

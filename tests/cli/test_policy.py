@@ -97,6 +97,7 @@ def test_the_json_of_the_matrix_names_rule_and_reason(cluster: str) -> None:
         "rule": "NetworkPolicy x/web ingress[0]",
         "isolating": ["NetworkPolicy x/web"],
         "because": "",
+        "would_deny": "",
     }
     blocked = by_pair["host/near", "x/a"]
     assert not blocked["allowed"]
@@ -256,3 +257,78 @@ def test_ends_of_different_families_are_refused(cluster: str) -> None:
     found = run("explain", "-f", cluster, "--from", "x/a", "--to", "2001:db8::1", "--port", "80")
     assert found.exit_code == 2
     assert "of the same family as x/a" in found.stderr
+
+
+AUDITED = {
+    **POLICY,
+    "metadata": {"name": "web", "namespace": "x", "annotations": {"nodewall.io/audit": "true"}},
+}
+
+
+@pytest.fixture(name="audited")
+def manifests_with_an_annotated_policy(tmp_path: pathlib.Path, cluster: str) -> str:
+    (tmp_path / "policies.yaml").write_text(yaml.safe_dump(AUDITED))
+    return cluster
+
+
+@pytest.mark.parametrize(
+    "flags", [("--allow-audit-annotations",), ("--audit-policy", "x/web"), ("--audit-namespace", "x")]
+)
+def test_the_matrix_shows_what_reaches_only_for_an_audit(audited: str, flags: tuple[str, ...]) -> None:
+    """Rule A51."""
+    found = run("matrix", "-f", audited, "--port", "80", *flags)
+    assert found.exit_code == 0, found.output
+    assert "\nx/c        ~ ✓ · ✓ ✓ ✓ ✓\n" in found.stdout
+    assert "\nx/b        ✓ · ✓ ✓ ✓ ✓ ✓\n" in found.stdout
+    assert "40 pairs, 40 reach, 0 blocked; 7 ends, 1 policies; 5 reach only for an audit: ~\n" in found.stdout
+    probes = json.loads(run("matrix", "-f", audited, "--port", "80", "-o", "json", *flags).stdout)["probes"]
+    would = {(one["from"], one["to"]): one["would_deny"] for one in probes if one["would_deny"]}
+    assert len(would) == 5
+    assert "is isolated for ingress by NetworkPolicy x/web, and no rule allows it (A15)" in would["x/c", "x/a"]
+
+
+def test_an_annotation_that_does_not_count_is_told_and_its_policy_enforced(audited: str) -> None:
+    """Rule A51, CVE-2022-28224."""
+    found = run("matrix", "-f", audited, "--port", "80")
+    assert "x/c        ✗" in found.stdout
+    assert found.stderr == (
+        "problem: NetworkPolicy x/web metadata.annotations[nodewall.io/audit]: "
+        "does not count without --allow-audit-annotations: it is enforced\n"
+    )
+
+
+def test_a_list_of_pairs_says_what_would_be_denied(audited: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule A51."""
+    monkeypatch.setattr(tables, "PIPE_WIDTH", 33)
+    assert "WOULD" in run("matrix", "-f", audited, "--port", "80", "--audit-namespace", "x").stdout
+    assert "WOULD" not in run("matrix", "-f", audited, "--port", "80").stdout
+
+
+def test_an_explanation_tells_what_policies_in_audit_would_say(audited: str) -> None:
+    """Rule A51."""
+    words = ("explain", "-f", audited, "--from", "x/c", "--to", "x/a", "--port", "80", "--allow-audit-annotations")
+    found = run(*words)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("x/c (10.244.1.11) to x/a (10.244.1.10) port 80/TCP: allowed in audit, and would be")
+    assert "✗ were the policies in audit enforced: blocked, as x/a is isolated for ingress by" in found.stdout
+    assert "; it is in audit and decides nothing (A51)" in found.stdout
+    (flow,) = json.loads(run(*words, "-o", "json").stdout)["flows"]
+    assert (flow["allowed"], flow["would_deny"], flow["egress"]["would"]) == (True, True, None)
+    assert flow["ingress"]["would"]["isolating"] == ["NetworkPolicy x/web"]
+    assert flow["ingress"]["tiers"][0]["policies"][0]["in_audit"] is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--audit-policy", "web"), "--audit-policy: 'web' is not valid: write NAMESPACE/NAME"),
+        (("--audit-policy", "x/other"), "--audit-policy: 'x/other' is not valid: there is NetworkPolicy x/web"),
+        (("--audit-namespace", "y"), "--audit-namespace: 'y' is not valid: there is NetworkPolicy x/web"),
+        (("--audit-namespace", "x/web"), "--audit-namespace: 'x/web' is not valid: write a namespace, or use"),
+    ],
+)
+def test_what_cannot_be_in_audit_is_refused(audited: str, flags: tuple[str, ...], message: str) -> None:
+    for words in (("matrix",), ("explain", "--from", "x/c", "--to", "x/a", "--port", "80")):
+        found = run(*words, "-f", audited, *flags)
+        assert found.exit_code == 2
+        assert found.stderr.startswith(f"agentctl: {message}")

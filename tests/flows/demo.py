@@ -20,6 +20,11 @@ def cluster() -> list[demo.Document]:
     return resolve.resolve(list(demo.scenario().cluster), families=(net.Family.IPV4,))
 
 
+def unresolved() -> list[demo.Document]:
+    """Return the manifests without policies, as people write them: pods have no address."""
+    return list(demo.scenario().cluster)
+
+
 def policies() -> list[demo.Document]:
     """Return every policy of the demo."""
     return [policy for step in demo.scenario().steps for policy in step.policies]

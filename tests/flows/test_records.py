@@ -67,10 +67,18 @@ def test_what_an_agent_prints_is_read_back_as_it_was() -> None:
                 original.namespace,
             )
             assert (end.pod, end.labels) == (original.pod, original.labels)
+        assert read.repeats == written.repeats
         if written.rule is not None:
             assert read.policies == (written.rule.policy,)
         elif written.verdict is not verdict.Verdict.FORWARDED:
             assert read.policies == written.isolating
+
+
+def test_a_record_says_how_many_like_it_were_kept_back() -> None:
+    assert one().repeats == 0
+    assert one(aggregate={"egress_flow_count": 2883}).repeats == 2882
+    assert one(aggregate={"ingress_flow_count": 7, "egress_flow_count": 3}).repeats == 2, "those of its own direction"
+    assert one(aggregate={"ingress_flow_count": 7}).repeats == one(aggregate={}).repeats == 0
 
 
 def test_a_record_says_who_whom_where_and_why() -> None:

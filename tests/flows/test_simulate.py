@@ -126,6 +126,16 @@ def test_the_last_verdict_counts_and_drops_of_no_policy_and_replies_do_not() -> 
     assert not told(egress, dropped).talks[0].passed
 
 
+def test_verdicts_that_were_kept_back_are_counted_with_the_one_that_tells_of_them() -> None:
+    egress, ingress = recording.judged(OPEN, [FLOW])
+    found = told(egress, dataclasses.replace(ingress, repeats=2882))
+    assert found.talks[0].count == 2884
+    assert (found.coverage.records, found.coverage.kept_back) == (2884, 2882)
+    held = dataclasses.replace(ingress, repeats=9, reason=verdict.Reason.ENDPOINT_HELD)
+    reply = dataclasses.replace(ingress, repeats=4, reply=True)
+    assert (told(held, reply).coverage.not_by_policy, told(held, reply).coverage.replies) == (10, 5)
+
+
 def test_a_pod_that_is_gone_is_stood_in_for_by_its_workload_and_else_is_not_guessed() -> None:
     twin = agents.pod("a", ipaddress.ip_address("10.0.0.9"))
     twin = dataclasses.replace(twin, name="a-2", labels=labels.Labels({"app": "a", "pod-template-hash": "2"}))

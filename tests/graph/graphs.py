@@ -62,7 +62,7 @@ def made(seed: int, nodes: int = 36, edges: int = 70, *, names: tuple[str, ...] 
 
 
 def _lane(choose: random.Random, names: tuple[str, ...]) -> model.Lane:
-    forwarded, denied = choose.choice(((0, 0), (5, 0), (100000, 0), (0, 7), (3, 4)))
+    forwarded, denied, audited = choose.choice(((0, 0, 0), (5, 0, 0), (100000, 0, 8), (0, 7, 0), (3, 4, 0), (6, 0, 6)))
     return model.Lane(
         port=choose.choice((None, 0, 80, 443, 65535)),
         protocol=choose.choice((None, 6, 17, 1, 47)),
@@ -72,5 +72,7 @@ def _lane(choose: random.Random, names: tuple[str, ...]) -> model.Lane:
         because=choose.choice(names or ("because",)),
         forwarded=forwarded,
         denied=denied,
+        audited=audited,
+        would_deny=choose.random() < 0.2,
         last_ns=choose.choice((0, 1_700_000_000_000_000_000, 2**63)),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from agent import snapshot
 from agent.flows import records
 from agent.graph import build, model, seen
+from agent.model import audit as audit_
 from agent.policy import evaluator, reachability
 from tests.graph import town
 
@@ -53,6 +56,17 @@ def test_the_demo_shows_what_is_used_what_is_denied_and_what_nobody_uses(demo_li
     }
     assert found["intruder", "backend"].lanes[0].policies == ("NetworkPolicy shop/default-deny",)
     assert found["frontend", "backend"].forwarded == 36, "counted once, though both ends told of it"
+
+
+def test_verdicts_that_were_kept_back_are_counted(demo_lines: list[str]) -> None:
+    lines = [json.loads(line) for line in demo_lines]
+    denied = next(one for one in lines if one["flow"]["verdict"] == "DROPPED")["flow"]
+    way = denied["traffic_direction"].lower()
+    before = graph_of(None, demo_lines)
+    denied["aggregate"] = {f"{way}_flow_count": 2883}
+    after = graph_of(None, [json.dumps(one) for one in lines])
+    counted = [sum(edge.denied for edge in graph.edges) for graph in (before, after)]
+    assert counted[1] - counted[0] == after.verdicts - before.verdicts == 2882
 
 
 def test_what_is_allowed_is_what_the_evaluator_allows_for_each_pair() -> None:
@@ -152,12 +166,111 @@ def test_pods_that_policies_cannot_tell_apart_are_judged_once(monkeypatch: pytes
     asked: list[evaluator.Flow] = []
     really = evaluator.evaluate
 
-    def counting(known: snapshot.Snapshot, flow: evaluator.Flow) -> evaluator.Decision:
+    def counting(known: snapshot.Snapshot, flow: evaluator.Flow, audit: audit_.Audit) -> evaluator.Decision:
         asked.append(flow)
-        return really(known, flow)
+        return really(known, flow, audit)
 
     monkeypatch.setattr(evaluator, "evaluate", counting)
     pods = [pod(f"{name}-{each}", app=name) for name in ("a", "b") for each in range(20)]
     peers = [{"podSelector": {"matchLabels": {"app": "a"}}}]
     graph_of([*pods, town.policy("x", "p", {"app": "b"}, ingress=[{"from": peers}])])
     assert len(asked) <= 4
+
+
+AUDIT = audit_.Audit(flags=frozenset({audit_.Target("x")}))
+WALL = town.policy("x", "wall", {"app": "b"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}])
+THREE = [pod("a", app="a"), pod("b", app="b"), pod("c", app="c"), WALL]
+
+
+def everywhere(audit: audit_.Audit = AUDIT) -> dict[str, audit_.Audit]:
+    return {"": audit, "n1": audit}
+
+
+def test_what_policies_in_audit_would_deny_is_an_edge_of_its_own() -> None:
+    """Rule A51."""
+    enforced = graph_of(THREE)
+    assert {ends: edge.state for ends, edge in edges(enforced).items()} == {("a", "b"): model.State.UNSEEN}
+    drawn = graph_of(THREE, audits=everywhere())
+    assert {ends: edge.state for ends, edge in edges(drawn).items()} == {("c", "b"): model.State.AUDIT}
+    [lane] = edges(drawn)["c", "b"].lanes
+    assert (lane.allowed, lane.would_deny, lane.partial, lane.tried) == (True, True, False, False)
+    assert lane.policies == ("NetworkPolicy x/wall",)
+    assert "is isolated for ingress by NetworkPolicy x/wall" in lane.because
+
+
+def test_a_policy_in_audit_isolates_nobody_and_opens_nothing() -> None:
+    """Rule A51."""
+    block = [{"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]
+    documents = [pod("a", app="a"), town.policy("x", "p", {}, ingress=block)]
+    assert ("192.0.2.0/24", "a") in edges(graph_of(documents))
+    [node] = graph_of(documents).nodes[:1]
+    assert not node.open_ingress
+    drawn = graph_of(documents, audits=everywhere())
+    assert not drawn.edges
+    assert drawn.nodes[0].open_ingress
+
+
+def test_what_is_in_audit_on_one_node_is_enforced_on_others() -> None:
+    """Rule A51: audit is a node's."""
+    elsewhere = pod("b-2", app="b")
+    elsewhere["spec"]["nodeName"] = "n2"
+    known = {"n1": AUDIT, "n2": audit_.NOTHING}
+    drawn = graph_of([*THREE, elsewhere], audits=known, expand=True)
+    found = edges(drawn)
+    assert found["c", "b"].state is model.State.AUDIT
+    assert ("c", "b-2") not in found
+    assert found["a", "b-2"].state is model.State.UNSEEN
+    together = edges(graph_of([*THREE, elsewhere], audits=known))["c", "b"]
+    assert [(lane.would_deny, lane.partial) for lane in together.lanes] == [(True, True)]
+
+
+def test_nothing_is_said_of_a_node_whose_audit_is_not_known(demo_lines: list[str]) -> None:
+    """Rule A51: an agent tells of its own; what it saw pass is not outdated for what another may have in audit."""
+    documents = [one for one in town.demo_documents() if one["metadata"]["name"] != "backend-from-frontend"]
+    audit = audit_.Audit(flags=frozenset({audit_.Target("shop")}))
+    lane = edges(graph_of(documents, demo_lines, audits={"node-1": audit}))["frontend", "backend"].lanes[0]
+    assert (lane.allowed, lane.outdated, lane.state) == (None, False, model.State.SEEN)
+    certain = {"node-1": audit, "node-2": audit_.NOTHING}
+    lane = edges(graph_of(documents, demo_lines, audits=certain))["frontend", "backend"].lanes[0]
+    assert (lane.allowed, lane.outdated) == (False, True)
+
+
+def test_would_be_denials_that_were_told_are_counted_and_come_before_what_only_passed(demo_lines: list[str]) -> None:
+    """Rule A51."""
+    lines = [json.loads(line) for line in demo_lines]
+    for one in lines:
+        if one["flow"]["verdict"] == "DROPPED":
+            one["flow"]["verdict"] = "AUDIT"
+    shop = {"": audit_.Audit(flags=frozenset({audit_.Target("shop"), audit_.Target("edge")}))}
+    nodes = {one["spec"]["nodeName"] for one in town.demo_documents() if one["kind"] == "Pod"}
+    drawn = graph_of(town.demo_documents(), [json.dumps(one) for one in lines], audits=dict.fromkeys(nodes, shop[""]))
+    edge = edges(drawn)["intruder", "backend"]
+    assert (edge.state, edge.audited, edge.denied) == (model.State.AUDIT, 12, 0)
+    assert edge.lanes[0].policies == ("NetworkPolicy shop/default-deny",)
+    assert not edge.lanes[0].outdated
+    passed = edges(drawn)["frontend", "backend"]
+    assert (passed.state, passed.forwarded, passed.audited) == (model.State.SEEN, 36, 0)
+    over = graph_of(town.demo_documents(), [json.dumps(one) for one in lines])
+    assert edges(over)["intruder", "backend"].lanes[0].outdated, "the policies are enforced now"
+
+
+def test_what_was_only_seen_and_would_be_denied_now_is_told(demo_lines: list[str]) -> None:
+    """Rule A51: a recording of before, judged by policies that are put into audit."""
+    documents = [one for one in town.demo_documents() if one["metadata"]["name"] != "backend-from-frontend"]
+    nodes = {one["spec"]["nodeName"] for one in documents if one["kind"] == "Pod"}
+    audit = audit_.Audit(flags=frozenset({audit_.Target("shop")}))
+    edge = edges(graph_of(documents, demo_lines, audits=dict.fromkeys(nodes, audit)))["frontend", "backend"]
+    assert (edge.state, edge.forwarded, edge.audited) == (model.State.AUDIT, 36, 0)
+    assert (edge.lanes[0].outdated, edge.lanes[0].would_deny) == (False, True)
+
+
+def test_a_port_that_nobody_tried_does_not_hide_one_that_is_used() -> None:
+    used = model.Lane(port=80, protocol=6, allowed=True, forwarded=3)
+    unused = model.Lane(port=81, protocol=6, allowed=True, would_deny=True)
+    audited = dataclasses.replace(used, port=82, audited=1, would_deny=True)
+    denied = dataclasses.replace(used, port=83, denied=1)
+    edge = model.Edge(source=0, target=1, lanes=(unused, used))
+    assert edge.state is model.State.SEEN
+    assert dataclasses.replace(edge, lanes=(unused, used, audited)).state is model.State.AUDIT
+    assert dataclasses.replace(edge, lanes=(unused, used, audited, denied)).state is model.State.DENIED
+    assert dataclasses.replace(edge, lanes=(unused,)).state is model.State.AUDIT

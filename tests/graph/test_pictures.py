@@ -112,6 +112,45 @@ def test_each_edge_and_card_of_the_picture_can_be_found_by_its_number(hostile: m
     }
 
 
+LEGEND = "in audit, would be denied"
+
+
+def small(*, would_deny: bool) -> model.Graph:
+    """Return two workloads and what goes between them."""
+    lane = model.Lane(port=80, protocol=6, allowed=True, forwarded=3, audited=3 * would_deny, would_deny=would_deny)
+    return model.Graph(
+        nodes=tuple(
+            model.Node(key=model.Key("x", name), kind=model.Kind.WORKLOAD, pods=(name,)) for name in ("a", "b")
+        ),
+        edges=(model.Edge(source=0, target=1, lanes=(lane,)),),
+        verdicts=3,
+    )
+
+
+def test_what_policies_in_audit_would_deny_stands_apart_in_every_form_with_a_legend() -> None:
+    """Rule A51."""
+    drawn, plain = small(would_deny=True), small(would_deny=False)
+    lines = ["".join(piece.text for piece in line) for line in terminal.lines(drawn, width=100)]
+    assert "    ╍╍▶ b  80                    3 audited" in [line.rstrip() for line in lines]
+    assert f"╍╍▶ {LEGEND}: 1" in lines
+    picture = svg.document(drawn, title="t")
+    assert '<g class="edge audit"' in picture
+    assert f">{LEGEND}</text>" in picture
+    text = page.page(drawn, title="t", parts=parts())
+    assert '<label class="chip audit"><input' in text
+    assert f'"audit":"{LEGEND}"' in text
+    assert 'n0 -> n1 [label="80", color="#8250df"' in "\n".join(dot.lines(drawn, title="t"))
+    assert f'label="t\\ndotted violet: {LEGEND}"' in next(
+        line for line in dot.lines(drawn, title="t") if "label" in line
+    )
+    said = document.document(drawn)
+    assert (said["edges"][0]["state"], said["legend"]["audit"]) == ("audit", LEGEND)
+    assert (said["edges"][0]["ports"][0]["audited"], said["edges"][0]["ports"][0]["would_deny"]) == (3, True)
+    assert LEGEND not in "".join(piece.text for line in terminal.lines(plain, width=100) for piece in line)
+    assert LEGEND not in svg.document(plain, title="t")
+    assert '<label class="chip audit" hidden>' in page.page(plain, title="t", parts=parts())
+
+
 @pytest.mark.parametrize(
     ("text", "most", "shown"),
     [

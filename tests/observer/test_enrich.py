@@ -44,6 +44,13 @@ def test_a_would_be_denial_names_the_policies_that_would_isolate(past: history.H
     assert (event.verdict, event.isolating) == (verdict.Verdict.AUDIT, (agents.DENY.ref,))
 
 
+def test_a_would_be_denial_without_a_set_names_the_ends_and_no_policy(past: history.History) -> None:
+    """Rule A51: so the iptables engine tells of a generation it has forgotten."""
+    event = enriched(agents.Event(verdict=4, policy_set=0, generation=0), past)
+    assert (event.verdict, event.isolating, event.rule) == (verdict.Verdict.AUDIT, (), None)
+    assert (event.reason, event.destination.pod) == (verdict.Reason.POLICY_DENIED, "b")
+
+
 def test_a_rule_that_decided_is_named_and_nothing_isolates_then(past: history.History) -> None:
     event = enriched(agents.Event(rule=9, verdict=1, reason=1), past)
     assert event.rule == agents.RULE

@@ -59,8 +59,14 @@ def find(note: prefix.Note, sight: Sight, state: lookups.InState) -> Found:
             return _unjudged(sight, state)
 
 
-def unexplained(judgement: judge.Judgement) -> judge.Judgement:
-    """Keep what became of the packet and whose side it is; by which policy is not known, nor what another would say."""
+def unexplained(judgement: judge.Judgement, *, cut: bool) -> judge.Judgement:
+    """Keep what became of the packet and whose side it is; by which policy is not known.
+
+    A would-be denial stays one: it is told and counted as denials are. Of a packet that is `cut` off nobody knows the
+    port, nor therefore what a policy in audit would say of it.
+    """
+    if judgement.verdict is verdict_.Verdict.AUDIT and not cut:
+        return dataclasses.replace(judgement, reason=verdict_.Reason.POLICY_DENIED, rule=0, set=desired_.NOT_ISOLATED)
     if judgement.allowed:
         isolated = judgement.set != desired_.NOT_ISOLATED
         reason = verdict_.Reason.RULE_ALLOWED if isolated else verdict_.Reason.NOT_ISOLATED
@@ -84,7 +90,7 @@ def _allowed(ends: tuple[judge.Judgement, ...]) -> Found:
 
 def _turned_over(end: judge.Judgement) -> judge.Judgement:
     forwarded = dataclasses.replace(end, verdict=verdict_.Verdict.FORWARDED)
-    return dataclasses.replace(unexplained(forwarded), reason=verdict_.Reason.RULE_ALLOWED)
+    return dataclasses.replace(unexplained(forwarded, cut=False), reason=verdict_.Reason.RULE_ALLOWED)
 
 
 def _denied(sight: Sight, state: lookups.InState) -> Found:

@@ -3,7 +3,8 @@
 The problem: the kernel logs a packet and a note; people want endpoint, rule and identities. The rule: the note carries
 the generation, `moments` remembers the state of each, and `findings` works the rest out once a flow: nothing of it
 depends on the client's port, so a flood of connections costs one look into a dictionary each. What is of a generation
-nobody remembers is told with the names of the nearest one and without policy or rule.
+nobody remembers is told with the names of the nearest one, as AUDIT where that would deny it (rule A51), and without
+policy or rule.
 
 Times are those of the reading, CLOCK_MONOTONIC: the kernel's own time stamp is on the wall clock, and seldom there.
 """
@@ -135,7 +136,9 @@ class Attribution:
         state = own or self._known.near(generation) or lookups.InState(desired_.DesiredState())
         sight = self._sight(told.note, logged, packet)
         found = findings.find(told.note, sight, state)
-        judgements = found.judgements if exact else map(findings.unexplained, found.judgements)
+        judgements = found.judgements
+        if not exact:
+            judgements = tuple(findings.unexplained(one, cut=packet.cut) for one in judgements)
         flow = sight.flow
         shared = (
             packet.destination_port,

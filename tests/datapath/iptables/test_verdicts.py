@@ -13,9 +13,9 @@ from hypothesis import strategies
 
 from agent import desired, snapshot
 from agent.datapath import judge, memory, plan
+from agent.datapath.iptables import findings, nflog, verdicts
 from agent.datapath.iptables import logged as logged_
 from agent.datapath.iptables import moments as moments_
-from agent.datapath.iptables import nflog, verdicts
 from agent.datapath.iptables.prefix import Note
 from agent.model import net, verdict
 from agent.observer import enrich, history
@@ -420,12 +420,26 @@ def test_what_passed_and_a_policy_in_audit_would_deny_is_told_as_audit_with_its_
     assert ingress.policy_set == enforced[ingress.endpoint].ingress_set
 
 
-def test_of_an_unknown_generation_nothing_is_told_as_audit() -> None:
-    """Rule A51: what another policy would have denied is no would-be denial of the one that judged."""
+def test_a_would_be_denial_of_a_forgotten_generation_is_told_as_audit_without_a_set() -> None:
+    """Rule A51: as its denials are, with what became of it and nobody's name; by the generation nearest to it."""
     attribute = attribution(in_audit("isolated"), generation=250)
-    for event in attribute.events(logged.packet(logged.flow(XA, XB, TCP, 80), Note.ALLOWED, generation=3), NOW):
-        assert said(event).verdict is verdict.Verdict.FORWARDED
-        assert (event.policy_set, event.rule) == (0, 0)
+    told = attribute.events(logged.packet(logged.flow(XA, XB, TCP, 80), Note.ALLOWED, generation=3), NOW)
+    assert [said(event).direction for event in told] == [EGRESS, INGRESS]
+    for event in told:
+        assert (said(event).verdict, said(event).reason) == (verdict.Verdict.AUDIT, Reason.POLICY_DENIED)
+        assert (event.policy_set, event.rule, event.generation) == (0, 0, verdicts.UNKNOWN_GENERATION)
+        assert (event.source_identity, event.destination_identity) == (0, 0)
+
+
+def test_of_a_packet_that_is_cut_off_nothing_is_told_as_audit() -> None:
+    """Rule A51: nobody knows which port it went to, so nobody knows what would deny it."""
+    audited = judge.Judgement(
+        verdict=verdict.Verdict.AUDIT, reason=Reason.POLICY_DENIED, direction=EGRESS, endpoint=7, rule=3, set=4
+    )
+    kept = findings.unexplained(audited, cut=False)
+    assert (kept.verdict, kept.endpoint, kept.rule, kept.set) == (verdict.Verdict.AUDIT, 7, 0, 0)
+    told = findings.unexplained(audited, cut=True)
+    assert (told.verdict, told.reason, told.endpoint) == (verdict.Verdict.FORWARDED, Reason.RULE_ALLOWED, 7)
 
 
 def test_what_the_kernel_denied_stays_denied_whatever_is_in_audit() -> None:
