@@ -35,7 +35,7 @@ UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 )
 @connection.agent_options
 def bugtool(socket: pathlib.Path, path: pathlib.Path | None, *, labels: bool) -> None:
-    """Collect status, configuration, endpoints, policies, identities, Services, metrics, verdicts, log, kernel state.
+    """Collect status, configuration, endpoints, policies, audit, identities, Services, metrics, verdicts, log, kernel.
 
     Never environment, tokens, keys or certificates. Without an agent it collects what the node tells. Look into the
     archive before you pass it on: it has names, addresses and labels of your pods.

@@ -10,16 +10,34 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 import click
 
 from agent import errors
 from agent.api.observer import observer_pb2 as pb
-from agent.cli import connection, flow_filters, flow_lines, output, recordings
+from agent.cli import connection, flow_filters, flow_lines, jsonpath, output, recordings
 from agent.flows import records
 from agent.hubble import client, replay, requests
 
-FORMS = ("compact", "dict", "json", "jsonpb", "table", "yaml")
+WITH_PATH = f"{output.JSONPATH}EXPR"
+FORMS = ("compact", "dict", "json", "jsonpb", "table", "yaml", WITH_PATH)
+
+Form: TypeAlias = str | jsonpath.Template
+"""How to print a flow: one of FORMS, or what is to be printed of its document."""
+
+
+class FormChoice(click.Choice[str]):
+    """One of FORMS; with a path, read already."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a Form; what is neither a name nor a path that is understood is usage."""
+        if not value.startswith(output.JSONPATH):
+            return super().convert(value, param, ctx)
+        try:
+            return jsonpath.parse(value.removeprefix(output.JSONPATH))
+        except errors.InvalidInput as error:
+            self.fail(output.escape(str(error)), param, ctx)
 
 
 @click.command(cls=flow_filters.Negatable)
@@ -32,7 +50,7 @@ FORMS = ("compact", "dict", "json", "jsonpb", "table", "yaml")
 @click.option("--input-file", type=click.Path(path_type=pathlib.Path, allow_dash=True), help="A recording; - is stdin.")
 @click.option("--skip-malformed", is_flag=True, help="Pass over lines of it that cannot be read, and count them.")
 @flow_filters.filter_options
-@click.option("-o", "--output", "form", type=click.Choice(FORMS), default="compact", help="How to print.")
+@click.option("-o", "--output", "form", type=FormChoice(FORMS), default="compact", help="How to print.")
 @click.option(
     "--print-policy-names", "policies", is_flag=True, help="Name the policies apart from what is said of them."
 )
@@ -50,7 +68,7 @@ def observe(
     until: str,
     input_file: pathlib.Path | None,
     skip_malformed: bool,
-    form: str,
+    form: Form,
     policies: bool,
     raw: bool,
     not_: bool,  # noqa: ARG001 - `Negatable` has dealt with it
@@ -62,6 +80,7 @@ def observe(
     agentctl observe --follow --verdict DROPPED
     agentctl observe --pod shop/backend --not --from-pod shop/frontend
     agentctl observe --all -o json > flows.json; agentctl observe --input-file flows.json
+    agentctl observe -o 'jsonpath={.flow.source.pod_name} -> {.flow.destination.pod_name}'
     """  # noqa: D301 - click's own mark of lines to keep
     if raw and input_file is not None:
         raise errors.InvalidInput(field="--raw", value="--input-file", remedy="a recording has what was recorded")
@@ -103,7 +122,7 @@ def live(socket: pathlib.Path, asked: pb.GetFlowsRequest, *, raw: bool) -> Itera
 
 
 def _replayed(
-    path: pathlib.Path, asked: pb.GetFlowsRequest, form: str, *, policies: bool, skip_malformed: bool
+    path: pathlib.Path, asked: pb.GetFlowsRequest, form: Form, *, policies: bool, skip_malformed: bool
 ) -> None:
     query = requests.query(asked)
     with recordings.opened(path) as lines:
@@ -114,7 +133,7 @@ def _replayed(
             click.echo(f"{count} lines of {output.escape(str(path))} {what}", err=True)
 
 
-def _print(lines: Iterable[records.Line], form: str, *, policies: bool) -> None:
+def _print(lines: Iterable[records.Line], form: Form, *, policies: bool) -> None:
     if form == "table":
         items = [line.item for line in lines]
         rows = [flow_lines.row(item, policies=policies) for item in items if isinstance(item, records.Record)]
@@ -127,9 +146,11 @@ def _print(lines: Iterable[records.Line], form: str, *, policies: bool) -> None:
         click.echo(printed(line, form, policies=policies))
 
 
-def printed(line: records.Line, form: str, *, policies: bool = False) -> str:
-    """Return a flow as a line, a block, a JSON object in one line, or a YAML document."""
+def printed(line: records.Line, form: Form, *, policies: bool = False) -> str:
+    """Return a flow as a line, a block, a JSON object in one line, a YAML document, or what a path finds in it."""
     match form:
+        case jsonpath.Template():
+            return form.apply(line.document).removesuffix("\n")  # who prints it ends the line
         case "json" | "jsonpb":
             return output.to_json(line.document)
         case "yaml":

@@ -29,7 +29,7 @@ class PeerService:
 
     def __init__(self, node: agent_events.Node, *, name: str, local: str, port: int | None) -> None:
         """Answer for the node called `name`: on `local` (as gRPC writes it), and on `port` to other machines."""
-        self._node = node
+        self._node, self._name = node, name
         self._alone = {name: pb.ChangeNotification(name=name, address=local, type=pb.PEER_ADDED)}
         self._port = port
 
@@ -49,6 +49,10 @@ class PeerService:
                 yield change
             told = now
             await asyncio.sleep(LOOK_S)
+
+    def own(self) -> pb.ChangeNotification:
+        """Return where this node is to be asked: by other machines, if they may; for others on its socket."""
+        return self._peers()[self._name]
 
     def _peers(self) -> Mapping[str, pb.ChangeNotification]:
         enforcement = self._node.enforcement

@@ -84,9 +84,9 @@ async def serving(
     """
     ring = ring_.Ring(node=name, version=version, clock=clock)
     local_target = sockets.target(socket)
-    observer = service.ObserverService(ring=ring, events=events, address=local_target)
     port = tcp.port if tcp is not None and not tcp.address.is_loopback else None
     peer = peers.PeerService(node, name=name, local=local_target, port=port)
+    observer = service.ObserverService(ring=ring, events=events, peer=peer)
     handlers = (observer.handlers(), peer.handlers())
     local = await _server(handlers)
     reflection.enable_server_reflection(REFLECTED, local)

@@ -17,7 +17,7 @@ import grpc
 from agent import errors
 from agent.api.observer import observer_pb2 as pb
 from agent.api.relay import relay_pb2
-from agent.hubble import agent_events, flows, masks, records, requests
+from agent.hubble import agent_events, flows, masks, peers, records, requests
 from agent.hubble import ring as ring_
 
 NAME = "observer.Observer"
@@ -39,11 +39,11 @@ class Reading:
 class ObserverService:
     """Answers for one node; `handlers` is what a server needs of it."""
 
-    def __init__(self, *, ring: ring_.Ring, events: agent_events.AgentEvents, address: str) -> None:
-        """`address` is where this service answers, as gRPC writes it."""
+    def __init__(self, *, ring: ring_.Ring, events: agent_events.AgentEvents, peer: peers.PeerService) -> None:
+        """`peer` knows where this service answers."""
         self._ring = ring
         self._events = events
-        self._address = address
+        self._peer = peer
         self._started_ns = ring.clock.monotonic_ns()
 
     def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
@@ -93,16 +93,19 @@ class ObserverService:
 
     async def get_nodes(self, _request: pb.GetNodesRequest, _context: Any) -> pb.GetNodesResponse:
         """Name this node: nobody here asks another."""
+        own = self._peer.own()
         node = pb.Node(
             name=self._ring.node,
             version=self._ring.version,
-            address=self._address,
+            address=own.address,
             state=relay_pb2.NODE_CONNECTED,
             uptime_ns=self._uptime_ns,
             num_flows=self._ring.stored,
             max_flows=ring_.CAPACITY,
             seen_flows=self._ring.end,
         )
+        if own.HasField("tls"):
+            node.tls.enabled, node.tls.server_name = True, own.tls.server_name
         return pb.GetNodesResponse(nodes=[node])
 
     async def get_namespaces(self, _request: pb.GetNamespacesRequest, _context: Any) -> pb.GetNamespacesResponse:

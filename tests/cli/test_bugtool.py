@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import tarfile
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 from click import testing
 
+from agent import audits
 from agent.cli import main
 from agent.cli.bundle import node, process
+from agent.model import audit
 from agent.observer import stream
 from agent.rpc import details, getters
 from tests.support import agents, served
@@ -57,6 +60,12 @@ def socket(planted: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[pathlib.Pa
         metrics=lambda: (details.MetricSample(name="up", kind="gauge", labels={"app": "kept"}, value=1),),
     )
     answering = served.Node(served.enforcement(), last_error=f"401: token={TOKEN}", source=f"kubernetes ({KEY})")
+    flags = frozenset({audit.Target("x"), audit.Target("x", "to-b")})
+    (tmp_path / "audit.json").write_text(
+        json.dumps({"version": 1, "audit": [{"namespace": f"token={TOKEN}", "policy": ""}]})
+    )
+    ledger = audits.Ledger(file=tmp_path / "audit.json", given=audit.Audit(flags=flags), clock=agents.ManualClock())
+    answering.audit = dataclasses.replace(answering.audit, ledger=ledger)
     verdicts = stream.Stream(clock=agents.ManualClock())
     verdicts.publish([agents.flow()])
     with served.agent(tmp_path / "agent.sock", answering, process=running, verdicts=verdicts) as path:
@@ -99,6 +108,24 @@ def test_the_bundle_has_what_the_agent_knows_and_a_manifest_of_it(socket: pathli
     assert listed >= {f"agent/{name}.json" for name in ("status", "config", "endpoints", "policies", "services")}
     assert json.loads(files["agent/policies-in-words.json"])[0]["subject"] == "pods with app=a in x; isolates egress"
     assert json.loads(files["agent/verdicts.jsonl"])["destination"]["pod"] == "b"
+
+
+@pytest.mark.parametrize("more", [(), ("--redact",)])
+def test_the_bundle_has_what_is_in_audit_and_what_is_in_the_kernel(
+    socket: pathlib.Path, tmp_path: pathlib.Path, more: tuple[str]
+) -> None:
+    assert run(socket, tmp_path / "b.tar.gz", *more).exit_code == 0
+    files = bundle(tmp_path / "b.tar.gz")
+    told = json.loads(files["agent/audit.json"])
+    assert [(one["namespace"], one["policy"], one["means"]) for one in told["audit"]] == [
+        ("x", "", "flag"),
+        ("x", "to-b", "flag"),
+    ]
+    assert "audit.json cannot be read" in told["trouble"]
+    kernel = json.loads(files["agent/maps.json"])
+    held = {one["name"]: one["entries"] for one in kernel["inventory"]["tables"]}
+    assert (kernel["mode"], held["endpoints"]) == ("memory", 2)
+    assert held["policy"] > 0
 
 
 def test_on_request_values_of_labels_are_hashes_everywhere(socket: pathlib.Path, tmp_path: pathlib.Path) -> None:

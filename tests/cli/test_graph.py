@@ -14,7 +14,7 @@ from agent.rpc import client, views
 from agent.sources import manifests
 from tests.flows import demo
 from tests.graph import town
-from tests.hubble import test_stock_cli, variety
+from tests.hubble import stock, variety
 
 ENTRIES: list[views.AuditEntry] = []
 """What the agent that is served says is in audit."""
@@ -81,7 +81,7 @@ def answering(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(client.AgentClient, "snapshot", lambda _: manifests.load([DEMO]))
     monkeypatch.setattr(client.AgentClient, "status", lambda _: views.Status(node="node-2", version="7", mode="memory"))
     monkeypatch.setattr(client.AgentClient, "audit", lambda _: (ENTRIES, ""))
-    with test_stock_cli.Cli(pathlib.Path("hubble"), tmp_path / "state" / "hubble.sock", tmp_path).served() as agent:
+    with stock.Cli(pathlib.Path("hubble"), tmp_path / "state" / "hubble.sock", tmp_path).served() as agent:
         agent.verdicts.publish([one.event for one in variety.flows(40)])
         yield tmp_path / "state" / "agent.sock"
 

@@ -19,12 +19,12 @@ from click import testing
 
 from agent import errors
 from agent.api.flow import flow_pb2
-from agent.cli import flow_filters, flow_lines, main, observe
+from agent.cli import flow_filters, flow_lines, jsonpath, main, observe
 from agent.flows import records
 from agent.model import verdict
 from agent.observer import stream
 from tests.flows import recording
-from tests.hubble import test_stock_cli, variety
+from tests.hubble import stock, test_stock_cli, variety
 from tests.support import agents, served
 
 COUNT = 120
@@ -44,7 +44,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     """Serve the same flows as an agent does; gives the agent's own socket, which nobody asks."""
     directory = tmp_path_factory.mktemp("state")
-    with test_stock_cli.Cli(pathlib.Path("hubble"), directory / "state" / "hubble.sock", directory).served() as agent:
+    with stock.Cli(pathlib.Path("hubble"), directory / "state" / "hubble.sock", directory).served() as agent:
         agent.verdicts.publish([record.event for record in FLOWS])
         yield directory / "state" / "agent.sock"
 
@@ -180,6 +180,23 @@ def test_what_is_printed_as_json_or_yaml_is_the_recording(file: pathlib.Path) ->
     assert list(documents) == [json.loads(one) for one in file.read_text().splitlines()[:2]]
 
 
+POD_TO_POD = "jsonpath={.flow.source.pod_name} -> {.flow.destination.pod_name}: {.flow.verdict}"
+
+
+def test_a_jsonpath_prints_each_flow_in_a_line_of_its_own(file: pathlib.Path, socket: pathlib.Path) -> None:
+    flows = [json.loads(line)["flow"] for line in file.read_text().splitlines()]
+    expected = [
+        f"{flow['source'].get('pod_name', '')} -> {flow['destination'].get('pod_name', '')}: {flow['verdict']}"
+        for flow in flows
+    ]
+    assert run("--input-file", str(file), "-o", POD_TO_POD).splitlines() == expected
+    assert run("--all", "-o", POD_TO_POD, "--socket", str(socket)).splitlines() == expected
+    ended = run("--input-file", str(file), "-o", POD_TO_POD + '{"\\n"}', "--first", "2")
+    assert ended.splitlines() == expected[:2], "who ends the line as kubectl needs it gets no empty one"
+    nowhere = run("--input-file", str(file), "-o", "jsonpath={.nowhere}", "--first", "3")
+    assert nowhere == "\n" * 3, "a flow that has not what is asked for keeps its line"
+
+
 def test_a_line_names_the_rule_and_the_process_and_can_do_nothing() -> None:
     event = next(one.event for one in FLOWS if one.event.reason is verdict.Reason.RULE_ALLOWED)
     hostile = dataclasses.replace(
@@ -189,7 +206,7 @@ def test_a_line_names_the_rule_and_the_process_and_can_do_nothing() -> None:
         source=dataclasses.replace(event.source, namespace=HOSTILE, pod=HOSTILE),
     )
     (line,) = records.Reader([recording.line(dataclasses.replace(FLOWS[0], event=hostile))])
-    for form in ("compact", "dict", "json", "yaml"):
+    for form in ("compact", "dict", "json", "yaml", jsonpath.parse("{..*}")):
         said = click.unstyle(observe.printed(line, form, policies=True))
         assert said.replace("\n", "").isprintable()
     assert isinstance(line.item, records.Record)
@@ -224,6 +241,9 @@ def test_malformed_lines_are_an_error_or_counted(file: pathlib.Path) -> None:
         (["--last", "1", "--all"], "give one of"),
         (["--first", "1", "--follow"], "leave it out to follow"),
         (["-o", "table", "--follow"], "leave it out to follow"),
+        (["-o", "wide"], "jsonpath=EXPR"),
+        (["-o", "jsonpath=.flow"], "write it as kubectl does"),
+        (["-o", "jsonpath={.flow"], "a { is not closed"),
         (["--not"], "--not reverses the next filter"),
         (["--not", "--last", "1"], "--not reverses the next filter"),
         (["--pod", "a", "--from-pod", "b"], "means either end already"),

@@ -117,8 +117,8 @@ class Asked:
         verdicts.publish(events)
         self.ring.take(events)
         self.events = agent_events.AgentEvents(node, name=variety.NODE, clock=clock)
-        self.observer = service.ObserverService(ring=self.ring, events=self.events, address="unix:///run/x.sock")
         self.peers = peers.PeerService(node, name=variety.NODE, local="unix:///run/x.sock", port=None)
+        self.observer = service.ObserverService(ring=self.ring, events=self.events, peer=self.peers)
         idle = served.Node(None)
         self.agent = agent_service.AgentService(node=idle, stream=verdicts, kernel=agents.kernel(idle, verdicts))
 

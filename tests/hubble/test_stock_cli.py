@@ -1,187 +1,55 @@
 """Hubble's own command line reads this agent; the program is built from its source and knows nothing of us.
 
+Its flags, one by one; what it prints in each form, and over TLS, is in test_stock_forms.
+
 Needs it (scripts/hubble finds or builds it) and skips without.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
 import pathlib
-import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from agent import clock
 from agent.api.flow import flow_pb2
-from agent.hubble import agent_events, flows, server
+from agent.hubble import flows
 from agent.model import verdict
-from agent.observer import stream
-from tests.hubble import certificates, naive, serving, variety
+from tests.hubble import naive, printed, stock, variety
 
 pytestmark = pytest.mark.slow  # each test starts a program of 70 MB
 
 RECORDS = variety.flows()
 MESSAGES = tuple(flows.flow(record, version="7") for record in RECORDS)
-PATIENCE_S = 30
-
-
-class Cli:
-    """The command line, and the agent it is pointed at; that runs in a thread of its own."""
-
-    def __init__(
-        self, program: pathlib.Path, socket: pathlib.Path, home: pathlib.Path, tcp: server.Tcp | None = None
-    ) -> None:
-        """Nothing runs yet; see `served`. With `tcp` the command line asks there, else on the socket."""
-        self._command = [str(program), "--server", f"unix://{socket}" if tcp is None else f"tls://{tcp.target}"]
-        self._tcp = tcp
-        self._environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home)}
-        self._socket = socket
-        self.verdicts = stream.Stream(clock=clock.SystemClock())
-
-    @contextlib.contextmanager
-    def served(self) -> Iterator[Cli]:
-        """Serve what is published, inside the context."""
-        ready, loop, end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-
-        async def serve() -> None:
-            node, now = serving.Node(), clock.SystemClock()
-            async with server.serving(
-                self.verdicts,
-                node,
-                events=agent_events.AgentEvents(node, name=variety.NODE, clock=now),
-                name=variety.NODE,
-                version="7",
-                socket=self._socket,
-                clock=now,
-                tcp=self._tcp,
-            ):
-                ready.set()
-                await end.wait()
-
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-        thread.start()
-        try:
-            assert ready.wait(PATIENCE_S)
-            yield self
-        finally:
-            loop.call_soon_threadsafe(end.set)
-            thread.join()
-            loop.close()
-
-    def __call__(self, *words: str) -> str:
-        """Run it and return what it prints; fails where it complains."""
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self._command, *words],
-            env=self._environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-
-    @contextlib.contextmanager
-    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run it while the context lasts."""
-        with subprocess.Popen(
-            [*self._command, *words],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.terminate()
-
-    def seen(self, *words: str) -> list[int]:
-        """Return the numbers of the flows that `observe` prints."""
-        return [_serial(json.loads(line)) for line in self("observe", "-o", "json", *words).splitlines()]
-
-
-def _serial(answer: dict[str, Any]) -> int:
-    return int(answer["flow"]["uuid"].rpartition("-")[2], 16)
 
 
 @pytest.fixture(scope="module")
-def cli(hubble: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+def cli(hubble: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stock.Cli]:
     directory = tmp_path_factory.mktemp("hubble")
-    with Cli(hubble, directory / "state" / "hubble.sock", directory).served() as started:
+    with stock.Cli(hubble, directory / "state" / "hubble.sock", directory).served() as started:
         started.verdicts.publish([record.event for record in RECORDS])
         yield started
 
 
-def test_status_says_how_many_flows_there_are(cli: Cli) -> None:
-    said = cli("status")
-    assert "Ok" in said
-    assert "Current/Max Flows: 400/4,096" in said
-    assert "Connected Nodes: 1/1" in said
-
-
-def test_nodes_and_namespaces_are_listed(cli: Cli) -> None:
-    assert [line.split()[:2] for line in cli("list", "nodes").splitlines()[1:]] == [["n1", "Connected"]]
-    assert [line.strip() for line in cli("list", "namespaces").splitlines()[1:]] == ["default", "x", "y"]
-
-
-def test_peers_are_watched(cli: Cli) -> None:
-    with cli.running("watch", "peers") as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-    assert "PEER_ADDED" in line
-    assert "n1" in line
-
-
-def test_agent_events_are_observed(cli: Cli) -> None:
+def test_agent_events_are_observed(cli: stock.Cli) -> None:
     assert "AGENT_STARTED" in cli("observe", "agent-events", "--last", "1", "-o", "json")
 
 
-def test_the_api_describes_itself(cli: Cli) -> None:
+def test_the_api_describes_itself(cli: stock.Cli) -> None:
     described = [json.loads(line) for line in cli("reflect").splitlines()]
     assert {"observer.Observer", "peer.Peer"} <= {
         f"{file['package']}.{service['name']}" for file in described for service in file.get("service", ())
     }
 
 
-def test_json_says_all_that_a_flow_does(cli: Cli) -> None:
-    told = [json.loads(line) for line in cli("observe", "--all", "-o", "json").splitlines()]
-    assert [_serial(answer) for answer in told] == list(range(400))
-    for answer, message in zip(told, MESSAGES, strict=True):
-        flow = answer["flow"]
-        assert {name for name in flow if name != "time"} == {
-            field.name for field, _ in message.ListFields() if field.name != "time"
-        }
-        assert flow["Summary"] == message.Summary
-        assert flow.get("verdict") == flow_pb2.Verdict.Name(message.verdict)
-        for name in ("egress_denied_by", "ingress_denied_by", "egress_allowed_by", "ingress_allowed_by"):
-            assert [one["name"] for one in flow.get(name, ())] == [one.name for one in getattr(message, name)]
+def test_json_says_all_that_a_flow_does(cli: stock.Cli) -> None:
+    assert printed.read(cli("observe", "--all", "-o", "json"), "json") == printed.expected(MESSAGES, "json")
 
 
-@pytest.mark.parametrize("form", ["compact", "dict", "table", "json", "jsonpb"])
-def test_every_form_names_the_pods_and_the_verdict_and_no_control_character(cli: Cli, form: str) -> None:
-    said = cli("observe", "--all", "-o", form, "--print-node-name", "--color", "never")
-    assert said.replace("\n", "").isprintable()
-    assert "n1" in said
-    assert "web-1" in said
-    if not form.startswith("json"):
-        assert "DENIED" in said
-        assert "ALLOWED" in said
-        assert "EGRESS" in said
-        assert "api.example.com" in said
-
-
-def test_the_policies_that_deny_by_default_are_printed(cli: Cli) -> None:
+def test_the_policies_that_deny_by_default_are_printed(cli: stock.Cli) -> None:
     uuids = [json.loads(line)["flow"]["uuid"] for line in cli("observe", "--all", "-o", "json").splitlines()]
     denied = next(record for record in RECORDS if record.event.isolating)
     said = cli("observe", "--print-policy-names", "--uuid", uuids[denied.serial], "--color", "never")
@@ -233,7 +101,7 @@ FILTERS: tuple[tuple[Sequence[str], Sequence[dict[str, Any]], Sequence[dict[str,
 
 @pytest.mark.parametrize(("words", "allow", "deny"), FILTERS, ids=lambda value: " ".join(map(str, value))[:40])
 def test_each_filter_of_the_command_line_admits_what_a_naive_one_admits(
-    cli: Cli, words: Sequence[str], allow: Sequence[dict[str, Any]], deny: Sequence[dict[str, Any]]
+    cli: stock.Cli, words: Sequence[str], allow: Sequence[dict[str, Any]], deny: Sequence[dict[str, Any]]
 ) -> None:
     allowed, denied = ([flow_pb2.FlowFilter(**one) for one in some] for some in (allow, deny))
     expected = [
@@ -246,7 +114,7 @@ def test_each_filter_of_the_command_line_admits_what_a_naive_one_admits(
     assert cli.seen("--all", *words) == expected
 
 
-def test_last_first_since_and_until(cli: Cli) -> None:
+def test_last_first_since_and_until(cli: stock.Cli) -> None:
     assert cli.seen() == list(range(380, 400))
     assert cli.seen("--last", "3") == [397, 398, 399]
     assert cli.seen("--first", "3") == [0, 1, 2]
@@ -260,13 +128,13 @@ def test_last_first_since_and_until(cli: Cli) -> None:
 
 
 def test_following_prints_what_comes_and_what_was_lost(hubble: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with Cli(hubble, tmp_path / "state" / "hubble.sock", tmp_path).served() as cli:
+    with stock.Cli(hubble, tmp_path / "state" / "hubble.sock", tmp_path).served() as cli:
         cli.verdicts.publish([record.event for record in RECORDS[:5]])
         with cli.running("observe", "--follow", "--last", "2", "-o", "json") as process:
             assert process.stdout is not None
-            assert [_serial(json.loads(process.stdout.readline())) for _ in range(2)] == [3, 4]
+            assert [stock.serial(json.loads(process.stdout.readline())) for _ in range(2)] == [3, 4]
             cli.verdicts.publish([record.event for record in RECORDS[5:8]])
-            assert [_serial(json.loads(process.stdout.readline())) for _ in range(3)] == [5, 6, 7]
+            assert [stock.serial(json.loads(process.stdout.readline())) for _ in range(3)] == [5, 6, 7]
             cli.verdicts.tell_lost(verdict.Lost(count=9, where="ring"))
             lost = json.loads(process.stdout.readline())
             assert (lost["lost_events"]["source"], lost["lost_events"]["num_events_lost"]) == (
@@ -274,24 +142,6 @@ def test_following_prints_what_comes_and_what_was_lost(hubble: pathlib.Path, tmp
                 "9",
             )
             assert (lost["node_name"], "time" in lost) == ("n1", True)
-
-
-def test_the_same_is_read_over_mutual_tls(hubble: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    authority = certificates.Authority(tmp_path / "ca")
-    files, own = authority.sign(tmp_path / "server"), authority.sign(tmp_path / "client", name="collector")
-    tcp = server.Tcp(address=serving.LOOPBACK, port=serving.free_port(), files=files)
-    trusted = ["--tls-ca-cert-files", str(authority.certificate), "--tls-server-name", certificates.SERVER_NAME]
-    proof = ["--tls-client-cert-file", str(own.certificate), "--tls-client-key-file", str(own.key)]
-    with Cli(hubble, tmp_path / "hubble.sock", tmp_path, tcp).served() as cli:
-        cli.verdicts.publish([record.event for record in RECORDS])
-        assert "400/4,096" in cli("status", *trusted, *proof)
-        assert cli.seen("--last", "3", *trusted, *proof) == [397, 398, 399]
-        assert "n1" in cli("list", "nodes", *trusted, *proof)
-        assert "x" in cli("list", "namespaces", *trusted, *proof).split()
-        with cli.running("watch", "peers", *trusted, *proof) as process:
-            assert process.stdout is not None
-            assert "PEER_ADDED" in process.stdout.readline()
-        assert cli.run("status", *trusted).returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -305,7 +155,7 @@ def test_the_same_is_read_over_mutual_tls(hubble: pathlib.Path, tmp_path: pathli
     ],
 )
 def test_a_filter_this_agent_cannot_answer_is_refused_by_name_and_number(
-    cli: Cli, words: Sequence[str], number: int
+    cli: stock.Cli, words: Sequence[str], number: int
 ) -> None:
     done = cli.run("observe", *words)
     assert done.returncode != 0

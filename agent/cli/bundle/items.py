@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from agent import errors
 from agent.cli import output
@@ -19,6 +19,8 @@ from agent.rpc import client, details
 VERDICTS = 1000
 DETAILS_S = 15.0
 """What policies are described in; the others are only listed."""
+KERNEL_S = client.KERNEL_TIMEOUT_S + 5
+"""What the client gives the agent to read the kernel, and a little to say that it was not enough."""
 PINS = "nodewall"
 BPFFS = pathlib.Path("/sys/fs/bpf")
 
@@ -54,9 +56,11 @@ def of_agent(socket: pathlib.Path, *, texts: bool) -> Iterator[archive.Item]:
     if texts:
         in_words = ask(lambda agent: list(_policies(agent)))
         yield archive.Item(name="agent/policies-in-words.json", collect=in_words, limit_s=DETAILS_S + 10)
+    yield archive.Item(name="agent/audit.json", collect=ask(_audit))
     yield archive.Item(name="agent/identities.json", collect=ask(client.AgentClient.identities))
     yield archive.Item(name="agent/services.json", collect=ask(client.AgentClient.services))
     yield archive.Item(name="agent/metrics.json", collect=ask(lambda agent: [_sample(one) for one in agent.metrics()]))
+    yield archive.Item(name="agent/maps.json", collect=ask(client.AgentClient.tables), limit_s=KERNEL_S)
     last = ask(lambda agent: tuple(agent.watch_verdicts(follow=False, last=VERDICTS)))
     yield archive.Item(name="agent/verdicts.jsonl", collect=last)
 
@@ -66,6 +70,11 @@ def _policies(agent: client.AgentClient) -> Iterator[details.PolicyDetail]:
     listed = itertools.takewhile(lambda _: time.monotonic() < deadline, agent.policies())
     for one in listed:
         yield agent.policy(f"{one.ref.kind}/{one.ref.namespace}/{one.ref.name}")
+
+
+def _audit(agent: client.AgentClient) -> Mapping[str, object]:
+    entries, trouble = agent.audit()
+    return {"audit": entries, "trouble": trouble}
 
 
 def _sample(one: details.MetricSample) -> list[object]:
