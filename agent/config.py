@@ -12,11 +12,13 @@ import enum
 import ipaddress
 import pathlib
 import re
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 from agent import errors
 from agent.datapath import engines
 from agent.model import audit as audit_
+from agent.model import collector as collector_
 from agent.model import endpoint, net
 
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -30,6 +32,7 @@ NOWHERE = "none"
 VERDICT_RATE = 10
 VERDICT_RATE_MOST = 1_000_000
 CRI_SOCKETS = (pathlib.Path("/run/containerd/containerd.sock"), pathlib.Path("/run/crio/crio.sock"))
+NO_VARIABLES: Mapping[str, str] = types.MappingProxyType({})
 KUBERNETES = "kubernetes"
 """What `--source` takes for the API server; a directory of that name is written `./kubernetes`."""
 
@@ -94,6 +97,8 @@ class Config:
     """Verdicts of one kind that are told in a second, once a burst of ten seconds' worth is spent; 0: all."""
     log_level: str
     audit: audit_.Audit = audit_.NOTHING
+    collector: collector_.Collector | None = None
+    """Where flow logs are sent; None: nowhere."""
 
     @property
     def socket(self) -> pathlib.Path:
@@ -118,8 +123,8 @@ class Config:
         return self.state_dir / "agent.lock"
 
 
-def parse(arguments: Sequence[str]) -> Config:
-    """Read the command line (without the program's name).
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = NO_VARIABLES) -> Config:
+    """Read the command line (without the program's name), and OpenTelemetry's variables.
 
     Raises InvalidInput; argparse itself prints usage and exits with 2 on flags it does not know.
     """
@@ -148,6 +153,7 @@ def parse(arguments: Sequence[str]) -> Config:
         verdict_rate=_rate(given.verdict_rate) if command is Command.RUN else 0,
         log_level=given.log_level,
         audit=_audit(given) if command is Command.RUN else audit_.NOTHING,
+        collector=_collector(given, environment) if command is Command.RUN else None,
     )
     if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
@@ -192,6 +198,38 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         const="true",
         default="false",
         help=f"let {audit_.ANNOTATION} on policies and namespaces do the same: whoever may write them can then",
+    )
+
+
+def _collector(given: argparse.Namespace, environment: Mapping[str, str]) -> collector_.Collector | None:
+    return collector_.collector(
+        given.otlp_endpoint,
+        flows=collector_.Flows(given.otlp_flows),
+        certificates=given.otlp_certificates,
+        environment=environment,
+    )
+
+
+def _add_collector(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        collector_.FLAG,
+        default="",
+        metavar=f"HOST:PORT|URL|{NOWHERE}",
+        help="OpenTelemetry collector that flow logs are sent to, over OTLP/gRPC; http://HOST:PORT for no TLS; "
+        f"as OTEL_EXPORTER_OTLP_ENDPOINT says unless told, else {NOWHERE}",
+    )
+    parser.add_argument(
+        "--otlp-flows",
+        choices=[flows.value for flows in collector_.Flows],
+        default=collector_.Flows.DENIED.value,
+        help="which flows: those denied (or that would be, were a policy not in audit), or all",
+    )
+    parser.add_argument(
+        "--otlp-certificates",
+        type=pathlib.Path,
+        default=pathlib.Path("/etc/nodewall/otlp"),
+        metavar="DIR",
+        help="ca.crt of the collector's authority, and tls.crt and tls.key for one that asks; each only if there",
     )
 
 
@@ -342,6 +380,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
             help="tls.crt, tls.key and ca.crt, whose clients are let in; replaced ones are taken without a restart",
         )
         _add_audit(parser)
+        _add_collector(parser)
     if run:
         parser.add_argument(
             "--verdict-rate",

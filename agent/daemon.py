@@ -5,6 +5,7 @@
                                                   v                                      v
     agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
                                                   └──> DenialLog ──> log
+    collectors <── Hubble's API, Exporter <── Ring <──── Stream
 
 Which datapath that is, is found by opening it (`engines`). `open` adopts what an earlier agent left in the kernel, and
 that stays in force until the first policy compiled from whole inputs replaces it; ending the agent, however it ends,
@@ -28,6 +29,7 @@ from agent import parts as parts_
 from agent import settings as settings_
 from agent.datapath import engines
 from agent.hubble import agent_events, tls
+from agent.hubble import ring as ring_
 from agent.hubble import server as hubble
 from agent.node import sandboxes
 from agent.rpc import agent_server, process, service
@@ -39,7 +41,7 @@ PROGRAM = "nodewall-agent"
 def main() -> None:
     """Run `nodewall-agent`; exits with 0 after a signal, 2 on wrong flags, 1 on anything else, in one line each."""
     try:
-        config = config_.parse(sys.argv[1:])
+        config = config_.parse(sys.argv[1:], os.environ)
     except errors.NodewallError as error:
         sys.exit(_complain(error, 2))
     threshold = logs.configure(config.log_level, sys.stderr)
@@ -96,18 +98,18 @@ async def serve(told: settings_.Settings, parts: parts_.Parts) -> None:
         async with (
             tasks.asking(parts.runtime, pods),
             agent_server.serving(api, config.socket),
-            hubble_answering(config, parts, happened),
+            hubble_answering(config, parts, happened) as ring,
             answering(config, parts),
         ):
             reread = functools.partial(tasks.read_again, source, pods, parts.loop)
-            all_tasks = running(parts, source, pods) | {"agent events": happened.run()}
+            all_tasks = running(parts, source, pods) | {"agent events": happened.run()} | exporting(parts, ring)
             await tasks.supervise(all_tasks, reread=reread)
 
 
 def hubble_answering(
     config: config_.Config, parts: parts_.Parts, happened: agent_events.AgentEvents
-) -> contextlib.AbstractAsyncContextManager[object]:
-    """Answer Hubble's API inside the context."""
+) -> contextlib.AbstractAsyncContextManager[ring_.Ring]:
+    """Answer Hubble's API inside the context; gives the flows that it answers with."""
     where = config.hubble_address
     tcp = None
     if where is not None:
@@ -143,6 +145,16 @@ def running(
     if parts.told.teller is not None:
         named["problems"] = parts.told.teller.run()
     return named
+
+
+def exporting(parts: parts_.Parts, ring: ring_.Ring) -> dict[str, Coroutine[None, None, None]]:
+    """Return the tasks that send flow logs, by name: none where nobody is named to send to.
+
+    They come last, and in this order: tasks are ended in it, and what the observer had left is sent then, too.
+    """
+    if parts.exporter is None:
+        return {}
+    return {"flow logs": parts.exporter.read(ring), "flow log export": parts.exporter.send()}
 
 
 @contextlib.asynccontextmanager

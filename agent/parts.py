@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from agent import audits, health, inputs, logs, reconciler, telemetry
 from agent import clock as clock_
@@ -21,6 +22,9 @@ from agent.observer import history, observer, stream
 from agent.rpc import audits as audit_rpc
 from agent.rpc import describe
 from agent.rpc import kernel as kernel_
+
+if TYPE_CHECKING:  # who exports nothing does without
+    from agent.otlp import exporter as exporter_
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class Parts:
     description: describe.Description
     ledger: audits.Ledger
     kernel: kernel_.Kernel
+    exporter: exporter_.Exporter | None
+    """None where flow logs are sent nowhere."""
 
 
 def build(
@@ -69,6 +75,7 @@ def build(
     counted = functools.partial(chosen.counters, events)
     watcher = _watcher(config.node, events, counted=counted, past=past, verdicts=verdicts, clock=clock)
     runtime = runtime_.RuntimeWatch(config.cri_socket, clock=clock) if config.cri_socket else None
+    exporter = _exporter(config, clock)
     told = telemetry.Telemetry(
         version=version(),
         report=chosen.report,
@@ -82,6 +89,7 @@ def build(
         cluster=cluster.source if cluster else None,
         ledger=ledger,
         teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
+        exports=exporter.counted if exporter is not None else None,
     )
     counters = functools.partial(_counters, counted, loop, verdicts, watcher, runtime)
     return Parts(
@@ -95,6 +103,7 @@ def build(
         told=told,
         description=_description(config, chosen, told, described, counters, ledger=ledger),
         ledger=ledger,
+        exporter=exporter,
         kernel=kernel_.Kernel(
             node=config.node, mode=chosen.report.mode, datapath=chosen.datapath, loop=loop, stream=verdicts
         ),
@@ -107,6 +116,17 @@ def version() -> str:
         return metadata.version("nodewall")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def _exporter(config: config_.Config, clock: clock_.Clock) -> exporter_.Exporter | None:
+    """Return what sends flow logs; raises InvalidInput where certificates cannot be used."""
+    if config.collector is None:
+        return None
+    from agent.otlp import exporter, transport  # noqa: PLC0415 - who exports nothing does without
+
+    log = logs.logger("otlp")
+    sender = transport.Transport(config.collector, tell=lambda what: log.warning("certificates", reason=what))
+    return exporter.Exporter(config.collector, node=config.node, version=version(), sender=sender, clock=clock)
 
 
 def _watcher(

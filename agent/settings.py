@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from agent import config as config_
 from agent import logs
+from agent.model import collector as collector_
 
 LOG_LEVEL = "log-level"
+ENDPOINT = collector_.FLAG.removeprefix("--")
 USER = re.compile(r"//[^/@]*@")
 """Name and password in a URL."""
 
@@ -25,6 +27,7 @@ class Origin(enum.Enum):
     DEFAULT = "default"
     FOUND = "found"
     """By looking at this machine."""
+    ENVIRONMENT = "environment"
     AGENTCTL = "agentctl"
 
 
@@ -75,6 +78,9 @@ VALUES: Mapping[str, Callable[[config_.Config], object]] = {
     "audit-namespace": lambda config: _audited(config, named=False),
     "audit-policy": lambda config: _audited(config, named=True),
     "allow-audit-annotations": lambda config: str(config.audit.annotations).lower(),
+    ENDPOINT: lambda config: config.collector.url if config.collector else config_.NOWHERE,
+    "otlp-flows": lambda config: config.collector.flows.value if config.collector else "",
+    "otlp-certificates": lambda config: config.collector.certificates if config.collector else "",
     LOG_LEVEL: lambda config: config.log_level,
 }
 """Flag without its dashes -> its value."""
@@ -97,6 +103,9 @@ class Settings:
             value = USER.sub("//", str(read(self.config)))
             if name == "cri-socket" and origin is Origin.DEFAULT and self.config.cri_socket is not None:
                 origin = Origin.FOUND
+            collector = self.config.collector
+            if name == ENDPOINT and collector is not None and collector.said_by != collector_.FLAG:
+                origin = Origin.ENVIRONMENT
             if name == LOG_LEVEL and self.threshold.level != value:
                 value, origin = self.threshold.level, Origin.AGENTCTL
             yield Told(name=name, value=value, origin=origin, changeable=name == LOG_LEVEL)

@@ -68,6 +68,8 @@ class Telemetry:
     ledger: audits.Ledger | None = None
     cluster: Cluster | None = None
     teller: problems.Teller | None = None
+    exports: Callable[[], picture.Exports] | None = None
+    """What became of flow logs; None where nothing is exported."""
 
     def live(self) -> health.Checks:
         """Say whether the process works."""
@@ -120,6 +122,7 @@ class Telemetry:
             events_sent=self.teller.counted() if self.teller is not None else {},
             events_waiting=self.teller.waiting if self.teller is not None else 0,
             audit_age_s=self._audit_age_s(),
+            exports=self.exports() if self.exports is not None else None,
         )
         now = self.loop.enforcement
         return taken if now is None else _enforced(taken, now)

@@ -10,7 +10,7 @@ import pytest
 
 from agent import config, errors
 from agent.datapath import engines
-from agent.model import audit, endpoint
+from agent.model import audit, collector, endpoint
 
 
 def arguments(tmp_path: pathlib.Path, *more: str) -> list[str]:
@@ -212,3 +212,15 @@ def test_what_is_in_audit_is_named_once_or_in_a_list_as_a_config_map_has_it(tmp_
 def test_what_is_no_name_is_not_taken_for_nothing_to_audit(tmp_path: pathlib.Path, flag: str, text: str) -> None:
     with pytest.raises(errors.InvalidInput, match=flag):
         config.parse(arguments(tmp_path, flag, text))
+
+
+def test_flow_logs_are_sent_only_where_a_flag_or_a_variable_says(tmp_path: pathlib.Path) -> None:
+    assert config.parse(arguments(tmp_path)).collector is None
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}
+    assert config.parse(arguments(tmp_path, "--otlp-endpoint", "none"), variables).collector is None
+    assert config.parse(["uninstall", "--node", "n", "--state-dir", str(tmp_path)], variables).collector is None
+    found = config.parse(arguments(tmp_path, "--otlp-flows", "all"), variables).collector
+    assert found is not None
+    assert (found.url, found.flows) == ("http://c:4317", collector.Flows.ALL)
+    with pytest.raises(errors.InvalidInput, match="--otlp-endpoint: 'c' is not valid: write HOST:PORT"):
+        config.parse(arguments(tmp_path, "--otlp-endpoint", "c"))

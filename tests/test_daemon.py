@@ -127,6 +127,24 @@ def test_kubelet_and_prometheus_are_answered(agent: Agent) -> None:
         assert asking.status().not_ready == ()
 
 
+def test_a_collector_that_nobody_answers_for_delays_neither_the_start_nor_the_end(agent: Agent) -> None:
+    metrics, nobody = free_ports(2)
+    process = agent.start("--otlp-endpoint", f"http://127.0.0.1:{nobody}", "--metrics-address", f"127.0.0.1:{metrics}")
+    agent.reached()
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as answer:
+        assert "nodewall_otlp_queue_records 0.0" in answer.read().decode()
+    process.send_signal(signal.SIGTERM)
+    code, log = ended(process)
+    assert code == 0
+    assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "ended; the policy stays in force"
+
+
+def test_nothing_of_open_telemetry_is_imported_unless_a_collector_is_named() -> None:
+    look = "import sys, agent.daemon; print([name for name in sys.modules if 'otlp' in name or 'telemetry.' in name])"
+    found = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
+    assert found.stdout == "[]\n"
+
+
 def test_an_address_that_is_taken_is_one_line_that_names_the_flag(agent: Agent) -> None:
     (port,) = free_ports(1)
     with socket.create_server(("127.0.0.1", port)):

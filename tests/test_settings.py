@@ -44,3 +44,19 @@ def test_a_password_in_a_url_is_not_told(tmp_path: pathlib.Path) -> None:
     values = {one.name: one.value for one in found.told()}
     assert values["api-server"] == "https://api:6443"
     assert values["source"] == "kubernetes"
+
+
+def test_a_collector_is_shown_with_who_named_it_and_without_its_headers(tmp_path: pathlib.Path) -> None:
+    assert told(tmp_path)["otlp-endpoint"] == ("none", "default")
+    given = told(tmp_path, "--otlp-endpoint", "http://c:4317", "--otlp-flows=all")
+    assert given["otlp-endpoint"] == ("http://c:4317", "command line")
+    assert given["otlp-flows"] == ("all", "command line")
+    assert given["otlp-certificates"] == ("/etc/nodewall/otlp", "default")
+    arguments = test_config.arguments(tmp_path, "--otlp-endpoint=")
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://c:4317", "OTEL_EXPORTER_OTLP_HEADERS": "token=secret"}
+    parsed = config.parse(arguments, variables)
+    found = settings.Settings(config=parsed, arguments=tuple(arguments), threshold=logs.Threshold("info"))
+    shown = {one.name: one for one in found.told()}
+    assert (shown["otlp-endpoint"].value, shown["otlp-endpoint"].origin.value) == ("https://c:4317", "environment")
+    assert "secret" not in str(shown)
+    assert "secret" not in str(parsed)

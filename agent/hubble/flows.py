@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from agent.api.flow import flow_pb2 as pb
 from agent.api.observer import observer_pb2
-from agent.hubble import records
+from agent.hubble import records, words
 from agent.model import net, resources, verdict
 
 RULE_LABEL = "nodewall:rule="
@@ -53,8 +53,8 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
         destination=_endpoint(destination, event.node),
         Type=pb.SOCK if event.layer is verdict.Layer.SOCKET else pb.L3_L4,
         node_name=event.node,
-        source_names=[plain(name) for name in records.names(source)],
-        destination_names=[plain(name) for name in records.names(destination)],
+        source_names=[words.plain(name) for name in records.names(source)],
+        destination_names=[words.plain(name) for name in records.names(destination)],
         event_type=pb.CiliumEventType(type=record.event_type, sub_type=record.event_sub_type),
         source_service=_service(source),
         destination_service=_service(records.dialled(event)),
@@ -62,38 +62,13 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
         policy_match_type=event.match.value,
         uuid=record.uuid,
         emitter=pb.Emitter(name=EMITTER, version=version),
-        Summary=with_call(summary(event), event),
+        Summary=words.with_call(words.summary(event), event),
         aggregate=aggregate(event),
     )
     message.time.FromNanoseconds(event.time_ns)
     message.is_reply.value = False  # what is judged is always the original direction
     _attribute(message, event)
     return message
-
-
-def summary(event: verdict.VerdictEvent) -> str:
-    """Say in one line what decided, and where."""
-    said = [event.reason.name.lower().replace("_", " ")]
-    if event.rule is not None:
-        said.append(f"by {event.rule}")
-    if event.isolating:
-        said.append(f"isolated by {', '.join(map(str, event.isolating))}")
-    said.append(f"at the {event.layer.name.lower()} layer")
-    return plain("; ".join(said))
-
-
-def with_call(said: str, event: verdict.VerdictEvent) -> str:
-    """Add to a summary who asked, for what, and how many others are not told of, where that is known."""
-    if event.process is None and event.dialled is None and not event.repeats:
-        return said
-    more = [said]
-    if event.process is not None:
-        more.append(f"for {event.process.command}[{event.process.pid}]")
-    if event.dialled is not None:
-        more.append(f"dialled {_socket_address(event.dialled)}")
-    if event.repeats:
-        more.append(f"{event.repeats} like it kept back")
-    return plain("; ".join(more))
 
 
 def aggregate(event: verdict.VerdictEvent) -> pb.Aggregate | None:
@@ -104,18 +79,6 @@ def aggregate(event: verdict.VerdictEvent) -> pb.Aggregate | None:
     if event.direction is net.Direction.INGRESS:
         return pb.Aggregate(ingress_flow_count=count)
     return pb.Aggregate(egress_flow_count=count)
-
-
-def _socket_address(end: verdict.FlowEnd) -> str:
-    host = f"[{end.address}]" if end.address.version == net.Family.IPV6.value else str(end.address)
-    return f"{host}:{end.port}" if end.port else host
-
-
-def plain(text: str) -> str:
-    """Escape what a terminal could act on, and what UTF-8 cannot say."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def layer4(event: verdict.VerdictEvent) -> pb.Layer4 | None:
@@ -150,7 +113,7 @@ def _endpoint(end: verdict.FlowEnd, node: str) -> pb.Endpoint:
 
 def _labels(end: verdict.FlowEnd) -> Iterable[str]:
     shown = ((key, value) for key, value in end.labels.items() if key != records.NAMESPACE_LABEL)
-    return (plain(f"k8s:{key}={value}") for key, value in shown)
+    return (words.plain(f"k8s:{key}={value}") for key, value in shown)
 
 
 def _service(end: verdict.FlowEnd) -> pb.Service | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from agent import desired, reconciler
 from agent.api.flow import flow_pb2 as pb
-from agent.hubble import flows
+from agent.hubble import words
 from agent.model import resources
 
 POLICY_LABEL = "k8s:io.cilium.k8s.policy."
@@ -42,7 +42,7 @@ def between(before: reconciler.Enforcement | None, now: reconciler.Enforcement) 
 def _policy(policy: resources.NetworkPolicy, revision: int) -> pb.PolicyUpdateNotification:
     named = {"derived-from": policy.kind, "name": policy.name, "namespace": policy.namespace}
     return pb.PolicyUpdateNotification(
-        labels=[flows.plain(f"{POLICY_LABEL}{key}={value}") for key, value in named.items()],
+        labels=[words.plain(f"{POLICY_LABEL}{key}={value}") for key, value in named.items()],
         revision=revision,
         rule_count=len(policy.ingress) + len(policy.egress),
     )
@@ -51,7 +51,7 @@ def _policy(policy: resources.NetworkPolicy, revision: int) -> pb.PolicyUpdateNo
 def _endpoint(endpoint: desired.Endpoint) -> pb.EndpointUpdateNotification:
     return pb.EndpointUpdateNotification(
         id=endpoint.id,
-        labels=[flows.plain(f"k8s:{key}={value}") for key, value in endpoint.labels.items()],
+        labels=[words.plain(f"k8s:{key}={value}") for key, value in endpoint.labels.items()],
         pod_name=endpoint.pod,
         namespace=endpoint.namespace,
     )

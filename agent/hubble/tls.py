@@ -14,7 +14,7 @@ import os
 import pathlib
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import grpc
@@ -32,6 +32,11 @@ class Files:
     key: pathlib.Path
     client_authority: pathlib.Path
     """Clients need a certificate that one of these signed."""
+
+    @property
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """All of them."""
+        return self.certificate, self.key, self.client_authority
 
 
 def files_in(directory: pathlib.Path) -> Files:
@@ -56,7 +61,7 @@ class Certificates:
         self._files = files
         self._tell = tell
         self._lock = threading.Lock()
-        self._seen = _signature(files)
+        self._seen = signature(files.paths)
         self._material = read(files)
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -69,7 +74,7 @@ class Certificates:
         """Return what the next handshake is made with."""
         with self._lock:
             try:
-                if (now := _signature(self._files)) != self._seen:
+                if (now := signature(self._files.paths)) != self._seen:
                     self._seen = now
                     self._material = read(self._files)
             except errors.InvalidInput as error:
@@ -97,7 +102,7 @@ def _prove(files: Files, material: Material) -> None:
     """Load what was read as a server would; from memory, as the files may be others by now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        with _in_memory(material.certificate) as certificate, _in_memory(material.key) as key:
+        with in_memory(material.certificate) as certificate, in_memory(material.key) as key:
             context.load_cert_chain(certificate, key, password=lambda: "")  # an encrypted key fails, and asks nobody
     except (ssl.SSLError, ValueError) as error:
         remedy = f"give a chain and its unencrypted key, in PEM ({error})"
@@ -110,7 +115,7 @@ def _prove(files: Files, material: Material) -> None:
 
 
 @contextlib.contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
+def in_memory(content: bytes) -> Iterator[str]:
     """Give a path under which `content` can be read, inside the context; nothing is written to a disk."""
     file = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
@@ -120,10 +125,10 @@ def _in_memory(content: bytes) -> Iterator[str]:
         os.close(file)
 
 
-def _signature(files: Files) -> Signature:
+def signature(paths: Iterable[pathlib.Path]) -> Signature:
     """Return what changes when a file is written or replaced, a link on the way to it included; 0 where none is."""
     found: list[tuple[int, int, int, int]] = []
-    for path in (files.certificate, files.key, files.client_authority):
+    for path in paths:
         try:
             status = path.stat()
         except OSError:

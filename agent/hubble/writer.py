@@ -11,7 +11,7 @@ import dataclasses
 
 from agent.api.flow import flow_pb2 as pb
 from agent.api.observer import observer_pb2
-from agent.hubble import flows, records
+from agent.hubble import flows, records, words
 from agent.model import verdict
 
 NANO = 1_000_000_000
@@ -45,7 +45,7 @@ class Writer:
         own = pb.Flow(
             uuid=record.uuid,
             l4=flows.layer4(event),
-            Summary=flows.with_call(piece.summary, event),
+            Summary=words.with_call(piece.summary, event),
             aggregate=flows.aggregate(event),
         )
         envelope = observer_pb2.GetFlowsResponse(node_name=event.node)
@@ -56,19 +56,19 @@ class Writer:
         return b"".join((FLOW_TAG, _varint(len(flow)), flow, envelope.SerializeToString()))
 
     def _piece(self, record: records.Record) -> Piece:
-        key = _kind(record.event)
+        key = kind(record.event)
         if (found := self._pieces.get(key)) is None:
             if len(self._pieces) >= KEPT:
                 self._pieces.clear()
             message = flows.flow(record, version=self._version)
             for field in OWN:
                 message.ClearField(field)
-            found = self._pieces[key] = Piece(message.SerializeToString(), flows.summary(record.event))
+            found = self._pieces[key] = Piece(message.SerializeToString(), words.summary(record.event))
         return found
 
 
-def _kind(event: verdict.VerdictEvent) -> tuple[object, ...]:
-    """Return all that a flow says, but the fields of OWN."""
+def kind(event: verdict.VerdictEvent) -> tuple[object, ...]:
+    """Return all that a flow says, but the fields of OWN: flows that have it in common differ in nothing else."""
     source, destination = event.source, event.destination
     return (
         *(event.verdict, event.reason, event.direction, event.layer, event.rule, event.isolating, event.node),

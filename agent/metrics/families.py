@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from agent.metrics import picture as picture_
@@ -70,6 +70,14 @@ def _pressure(now: picture_.Picture) -> Samples:
 
 def _watches(value: Callable[[picture_.Watch], float]) -> Callable[[picture_.Picture], Samples]:
     return lambda now: (((watch.resource,), value(watch)) for watch in now.watches)
+
+
+def _exports(values: Callable[[picture_.Exports], Mapping[str, int]]) -> Callable[[picture_.Picture], Samples]:
+    def samples(now: picture_.Picture) -> Samples:
+        for label, value in values(now.exports).items() if now.exports is not None else ():
+            yield (label,), value
+
+    return samples
 
 
 PROGRAMMING = Family(
@@ -222,6 +230,35 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("ipset_members", Kind.GAUGE, "Members of all our sets.", (), _one(lambda now: now.set_members)),
     Family("streams", Kind.GAUGE, "Readers of the verdict stream.", (), _one(lambda now: now.streams)),
+    Family(
+        "otlp_records_exported_total",
+        Kind.COUNTER,
+        "Flow logs that the collector took; this and the other otlp metrics are only there with --otlp-endpoint.",
+        (),
+        _one(lambda now: now.exports.exported if now.exports is not None else None),
+    ),
+    Family(
+        "otlp_records_dropped_total",
+        Kind.COUNTER,
+        "Flow logs the collector never got: full (the queue was), behind (the exporter was), refused (by the "
+        "collector, for good), ended (the agent did).",
+        ("reason",),
+        _exports(lambda exports: exports.dropped),
+    ),
+    Family(
+        "otlp_requests_total",
+        Kind.COUNTER,
+        "Requests to the collector: ok, again (failed, to be repeated), refused (dropped).",
+        ("outcome",),
+        _exports(lambda exports: exports.requests),
+    ),
+    Family(
+        "otlp_queue_records",
+        Kind.GAUGE,
+        "Flow logs that wait for the collector, of 2048 and 512 under way at most.",
+        (),
+        _one(lambda now: now.exports.waiting if now.exports is not None else None),
+    ),
     Family(
         "kubernetes_watch_age_seconds",
         Kind.GAUGE,

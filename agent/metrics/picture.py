@@ -27,6 +27,19 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """Flow logs on their way to a collector."""
+
+    exported: int
+    dropped: Mapping[str, int]
+    """By why: `behind`, `full`, `refused`, `ended`."""
+    waiting: int
+    """Those of the request under way among them."""
+    requests: Mapping[str, int]
+    """By outcome: `ok`, `again`, `refused`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """Everything but the histograms."""
 
@@ -70,3 +83,5 @@ class Picture:
     events_sent: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Kubernetes Events by outcome: `created`, `repeated`, `failed`."""
     events_waiting: int = 0
+    exports: Exports | None = None
+    """None where nothing is exported."""

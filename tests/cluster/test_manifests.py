@@ -132,6 +132,27 @@ def test_certificates_come_from_a_secret_that_only_root_reads_and_that_need_not_
     assert volume["secret"] == {"secretName": "nodewall-hubble", "optional": True, "defaultMode": 0o400}
 
 
+def test_flow_logs_are_sent_only_if_a_collector_is_named_and_with_the_mounted_certificates() -> None:
+    assert config.parse(words_with(NODE_NAME="n")).collector is None
+    asked = config.parse(words_with(NODE_NAME="n", OTLP_ENDPOINT="collector.observability:4317")).collector
+    assert asked is not None
+    assert (asked.url, asked.flows.value) == ("https://collector.observability:4317", "denied")
+    [mount] = [one for one in agent_container()["volumeMounts"] if one["name"] == "otlp-certificates"]
+    assert (mount["mountPath"], mount["readOnly"], "subPath" in mount) == (str(asked.certificates), True, False)
+    [volume] = [one for one in agent_pod()["volumes"] if one["name"] == "otlp-certificates"]
+    assert volume["secret"] == {"secretName": "nodewall-otlp", "optional": True, "defaultMode": 0o400}
+    [variable] = [one for one in agent_container()["env"] if one["name"] == "OTEL_EXPORTER_OTLP_HEADERS"]
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "nodewall-otlp", "key": "headers", "optional": True}}
+
+
+def test_the_chart_sends_flow_logs_as_the_base_does() -> None:
+    values = yaml.safe_load((SHIPPED / "helm" / "values.yaml").read_text())["otlp"]
+    assert values == {"endpoint": "", "flows": "denied", "secretName": "nodewall-otlp"}
+    settings = (SHIPPED / "helm" / "templates" / "_pod.tpl").read_text()
+    assert "OTLP_ENDPOINT: {{ .Values.otlp.endpoint | quote }}" in settings
+    assert "OTLP_FLOWS: {{ .Values.otlp.flows | quote }}" in settings
+
+
 def test_a_relay_finds_the_peers_where_the_agents_listen() -> None:
     [service] = documents(SHIPPED / "base" / "hubble-peer.yaml")
     assert service["metadata"]["name"] == "hubble-peer"

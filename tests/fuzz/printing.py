@@ -12,8 +12,9 @@ from agent import graph as graph_
 from agent.cli import observe, output
 from agent.flows import records
 from agent.graph import document, dot, page, svg, terminal
-from agent.hubble import client, flows, globs, masks, selectors
+from agent.hubble import client, globs, masks, selectors, words
 from agent.model import labels, resources, verdict
+from agent.otlp import flowlog
 from tests.fuzz import noise
 from tests.graph import graphs
 from tests.hubble import variety
@@ -31,7 +32,7 @@ class Printed:
         }
 
     def line(self, choose: random.Random) -> None:
-        """Print a verdict as a line, as JSON, and as Hubble's message."""
+        """Print a verdict as a line, as JSON, as Hubble's message, and as OpenTelemetry's."""
         record = choose.choice(self.records)
         event = dataclasses.replace(
             record.event,
@@ -48,7 +49,10 @@ class Printed:
         for row in observe.printed(line, "dict").split("\n"):
             printed(row)
         printed(observe.printed(line, "json"))
-        printed(flows.with_call(flows.summary(event), event))
+        printed(words.with_call(words.summary(event), event))
+        log = flowlog.of_flow(dataclasses.replace(record, event=event))
+        for value in (log.body, *log.attributes.values()):
+            printed("".join(value) if isinstance(value, tuple) else str(value))
 
     def table(self, choose: random.Random) -> None:
         """Print cells and documents of every verb that lists something."""

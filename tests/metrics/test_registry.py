@@ -37,6 +37,12 @@ PICTURE = picture.Picture(
     watches=(picture.Watch(resource="pods", connected=True, age_s=1.5, restarts=2, relists=1, requests=9, failures=3),),
     events_sent={"created": 1, "repeated": 0, "failed": 2},
     events_waiting=1,
+    exports=picture.Exports(
+        exported=12,
+        dropped={"full": 3, "behind": 0, "refused": 1, "ended": 0},
+        waiting=5,
+        requests={"ok": 2, "again": 1, "refused": 1},
+    ),
 )
 
 
@@ -83,11 +89,15 @@ def test_values_are_those_of_the_picture() -> None:
     assert value(found, "nodewall_kubernetes_watch_age_seconds", resource="pods") == 1.5
     assert value(found, "nodewall_engine_info", mode="socket+nfbpf", variant="nft") == 1
     assert value(found, "nodewall_ready") == 1
+    assert value(found, "nodewall_otlp_records_exported_total") == 12
+    assert value(found, "nodewall_otlp_records_dropped_total", reason="full") == 3
+    assert value(found, "nodewall_otlp_requests_total", outcome="again") == 1
+    assert value(found, "nodewall_otlp_queue_records") == 5
 
 
 def test_what_is_not_known_before_the_first_policy_is_left_out() -> None:
     found = scraped(registry.Registry(), picture.Picture(version="0.1.0", mode="memory"))
-    for name in ("generation", "problems", "identities", "ipset_members"):
+    for name in ("generation", "problems", "identities", "ipset_members", "otlp_queue_records", "otlp_requests"):
         assert not found[f"nodewall_{name}"].samples
     assert value(found, "nodewall_ready") == 0
 

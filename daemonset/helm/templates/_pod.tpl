@@ -12,6 +12,8 @@ AUDIT_POLICIES: {{ join " " .Values.audit.policies | quote }}
 ALLOW_AUDIT_ANNOTATIONS: {{ .Values.audit.allowAnnotations | quote }}
 LOG_LEVEL: {{ .Values.logLevel | quote }}
 HUBBLE_ADDRESS: {{ ternary (printf "%s:%v" .Values.hubble.address .Values.hubble.port) "none" .Values.hubble.enabled | quote }}
+OTLP_ENDPOINT: {{ .Values.otlp.endpoint | quote }}
+OTLP_FLOWS: {{ .Values.otlp.flows | quote }}
 {{- end }}
 
 {{- define "nodewall.hostPath" -}}
