@@ -7,6 +7,8 @@ those of one lab. It is read from the tests' names, which is all that a schedule
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 from xdist import remote, scheduler
 
@@ -37,3 +39,12 @@ def group(nodeid: str) -> str:
     combination = next((name for name in NAMES if name in parameters), "")
     lab = jobs.labs()[parameters.removeprefix(f"{combination}-")] if path == TABLES and combination else ""
     return f"{path} {combination} {lab}".rstrip()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many verdicts of the truth tables were compared: a test that compares nothing passes too."""
+    total: collections.Counter[str] = collections.Counter()
+    for report in terminalreporter.getreports("passed"):
+        total.update({name: count for name, count in report.user_properties if isinstance(count, int)})
+    for name, count in total.items():
+        terminalreporter.write_line(f"{name}: {count}")

@@ -63,7 +63,7 @@ def test_what_the_compiler_makes_for_each_node_agrees_with_the_table(path: pathl
         wrong = []
         for pair, expected, _, flow in _judged(cluster, step):
             decision, dialled = _evaluated(cluster, flow), nodes.dials(flow)
-            if nodes.passes(flow) is not expected or (expected and nodes.audits(flow) != _would(decision)):
+            if nodes.passes(flow) is not expected or _tells(nodes, flow, passes=expected) != _explained(decision):
                 wrong.append(f"{_told(number, pair, flow)} in the packet layer")
             in_vain = dialled is not None and dialled.verdict is verdict.Verdict.AUDIT
             if nodes.connects(flow) is not decision.egress.allowed or in_vain is not _dials_in_vain([decision.egress]):
@@ -87,7 +87,7 @@ def test_what_is_rendered_for_iptables_on_each_node_agrees_with_the_table(path: 
             _told(number, pair, flow)
             for pair, expected, _, flow in _judged(cluster, step)
             if nodes.passes(flow) is not expected
-            or (expected and nodes.audits(flow) != _would(_evaluated(cluster, flow)))
+            or _tells(nodes, flow, passes=expected) != _explained(_evaluated(cluster, flow))
         ]
         assert not wrong, "\n".join(wrong)
         for check, source, expected_word in _dialled(step):
@@ -145,8 +145,14 @@ def _evaluated(cluster: snapshot.Snapshot, flow: evaluator.Flow) -> evaluator.De
     return evaluator.evaluate(cluster, flow, simulated.HONOURED)
 
 
-def _would(decision: evaluator.Decision) -> simulated.Told:
-    return frozenset((side.direction, side.isolating) for side in decision.would_deny)
+def _tells(nodes: simulated.Cluster[simulated.Node], flow: evaluator.Flow, *, passes: bool) -> simulated.Told:
+    return nodes.audits(flow) if passes else nodes.denials(flow)
+
+
+def _explained(decision: evaluator.Decision) -> simulated.Told:
+    """Return what a verdict has to name: the first side that denies, of what passes each that would."""
+    denying = [side for side in (decision.egress, decision.ingress) if not side.allowed][:1]
+    return frozenset((side.direction, side.isolating) for side in denying or decision.would_deny)
 
 
 def _dials_in_vain(sides: list[evaluator.Side]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+from typing import ClassVar, cast
+
 import pytest
 
 from tests import conftest
@@ -29,3 +32,19 @@ def test_tables_of_one_lab_run_together_and_those_of_another_elsewhere() -> None
     lab_of = jobs.labs()
     groups = {case: conftest.group(f"{CASES}[nfbpf-routed-{case}]") for case in lab_of}
     assert len(set(groups.values())) == len(set(lab_of.values())) > 1
+
+
+def test_what_tests_have_counted_is_added_up_and_printed_at_the_end() -> None:
+    class Reporter:
+        lines: ClassVar[list[str]] = []
+
+        def getreports(self, name: str) -> list[object]:
+            assert name == "passed"
+            counted = [[("compared", 3), ("note", "text")], [("compared", 4), ("repeated", 0)], []]
+            return [types.SimpleNamespace(user_properties=one) for one in counted]
+
+        def write_line(self, line: str) -> None:
+            self.lines.append(line)
+
+    conftest.pytest_terminal_summary(cast("pytest.TerminalReporter", Reporter()))
+    assert Reporter.lines == ["compared: 7", "repeated: 0"]

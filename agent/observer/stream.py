@@ -190,13 +190,21 @@ def _last(
     batches: Sequence[Sequence[verdict.VerdictEvent]], last: int | None, wanted: verdict.Filter
 ) -> tuple[verdict.VerdictEvent, ...]:
     """Return the last ones wanted among the newest STORED of `batches`, oldest first."""
-    newest = (
-        (events, place)
-        for events in (map(_layers, reversed(batches)) if wanted.raw else reversed(batches))
-        for place in reversed(range(len(events)))
-    )
-    named = (events[place] for events, place in itertools.islice(newest, STORED))
-    return tuple(itertools.islice((event for event in named if wanted.admits(event)), last))[::-1]
+    return tuple(itertools.islice(_newest(batches, wanted), last))[::-1]
+
+
+def _newest(
+    batches: Sequence[Sequence[verdict.VerdictEvent]], wanted: verdict.Filter
+) -> Iterator[verdict.VerdictEvent]:
+    """Yield those wanted among the newest STORED, newest first; a filter that needs no names has no others made."""
+    left = STORED
+    for batch in reversed(batches):
+        if not left:
+            return
+        events = _layers(batch) if wanted.raw else batch
+        oldest = max(0, len(events) - left)
+        yield from (events[place] for place in reversed(_admitted(events, wanted)) if place >= oldest)
+        left -= len(events) - oldest
 
 
 def _layers(events: Sequence[verdict.VerdictEvent]) -> Sequence[verdict.VerdictEvent]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from agent.model import verdict
-from agent.observer import stream
+from agent.observer import enrich, history, stream, unnamed
 from tests.support import agents
 
 
@@ -89,6 +92,28 @@ def test_what_a_reader_does_not_want_takes_no_room_in_its_queue() -> None:
         assert verdicts.stored(wanted=wanted) == (allowed, allowed)
 
     asyncio.run(scenario())
+
+
+def test_of_the_newest_stored_only_what_is_wanted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming takes ten times as long as reading: who asks for a few denials must not pay for all that was allowed."""
+    past = history.History()
+    past.enforced(1, agents.enforced(), agents.cluster())
+    forwarded, dropped = agents.Event(verdict=1, reason=1), agents.Event()
+    verdicts = stream.Stream(clock=agents.ManualClock())
+    named: list[int] = []
+    enriched = enrich.enrich
+
+    def name(event: enrich.RawEvent, **more: Any) -> verdict.VerdictEvent:
+        named.append(event.verdict)
+        return enriched(event, **more)
+
+    monkeypatch.setattr(enrich, "enrich", name)
+    for batch in ([dropped] * 9 + [forwarded] * 5, [forwarded] * (stream.STORED - 7), [dropped]):
+        verdicts.publish(unnamed.Unnamed(batch, node="n1", past=past.past, monotonic_to_unix_ns=0))
+    wanted = verdict.Filter(verdict=verdict.Verdict.DROPPED)
+    assert len(verdicts.stored(wanted=wanted)) == 2, "of the oldest batch the last six are stored"
+    assert len(verdicts.stored(1, wanted=wanted)) == 1
+    assert named == [2, 2, 2]
 
 
 def test_a_filter_wants_name_and_namespace_of_one_end() -> None:

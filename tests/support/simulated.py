@@ -42,7 +42,7 @@ class Judging(Protocol):
 
 Node = TypeVar("Node", bound=Judging)
 Told = frozenset[tuple[net.Direction, tuple[resources.ObjectRef, ...]]]
-"""Directions of what is told as AUDIT, with the policies that isolate."""
+"""Directions of what is told as AUDIT or DROPPED, with the policies that isolate."""
 HONOURED = audit_.Audit(annotations=True)
 """Truth tables say by annotations what is in audit."""
 
@@ -85,6 +85,14 @@ class Cluster(Generic[Node]):
             for one in self._datapaths[node].judge_ends(**_asked(flow), hook=hook)
             if one.verdict is verdict.Verdict.AUDIT
         )
+
+    def denials(self, flow: evaluator.Flow) -> Told:
+        """Return what is told of a flow that does not pass: of it no node sees more than the first side that denies."""
+        for node, hook in _crossed(flow):
+            for one in self._datapaths[node].judge_ends(**_asked(flow), hook=hook):
+                if one.verdict is verdict.Verdict.DROPPED:
+                    return frozenset({(one.direction, self._states[node].sets[one.set].isolating)})
+        return frozenset()
 
     def _on(self, node: str, cluster: snapshot.Snapshot) -> tuple[endpoint.Sandbox, ...]:
         return tuple(

@@ -13,7 +13,7 @@ import pytest
 from agent.lab import lab, resolve, rundir
 from agent.rpc import client
 from tests.support import kernel
-from tests.system import engines
+from tests.system import engines, telling
 
 OWN = re.compile(r"test-([0-9]+)(-.+)?")
 """Names of labs of tests: several runs share a machine, so each has the process id in it."""
@@ -26,6 +26,7 @@ class Labs:
         """Build nothing yet."""
         self._key = ""
         self._lab: lab.Lab | None = None
+        self._telling: telling.Telling | None = None
 
     def running(self, documents: list[resolve.Document], combination: engines.Combination) -> lab.Lab:
         """Return a lab of that engine and topology that can take on the documents, which are not applied yet."""
@@ -39,11 +40,22 @@ class Labs:
             check_engine(built, combination.engine)
         return self._lab
 
+    def telling(self) -> telling.Telling:
+        """Return what the agents of the running lab tell."""
+        assert self._lab is not None, "no lab is running"
+        if self._telling is None:
+            paths = self._lab.paths
+            agents = {node: client.AgentClient(paths.agent_socket(node)) for node in self._lab.plan.nodes}
+            self._telling = telling.Telling(agents)
+        return self._telling
+
     def close(self) -> None:
         """Take the lab down."""
+        if self._telling is not None:
+            self._telling.close()
         if self._lab is not None:
             self._lab.down()
-        self._lab = None
+        self._lab = self._telling = None
 
 
 def lab_name(purpose: str) -> str:

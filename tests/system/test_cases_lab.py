@@ -1,19 +1,24 @@
-"""Every truth table through real sockets, agents and the kernel, by every engine, on both kinds of node network."""
+"""Every truth table through real sockets, agents and the kernel, by every engine, on both kinds of node network.
+
+And what the agents tell of it: for every pair that a table blocks, the policies that the evaluator blames.
+"""
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from agent import errors, patience
 from agent.lab import exchange, lab
-from agent.model import net
-from tests.support import cases
-from tests.system import conftest, engines
+from agent.model import net, resources, verdict
+from agent.policy import evaluator
+from tests.support import cases, flows, simulated
+from tests.system import attribution, conftest, engines, telling
 
 PATIENCE_S = (0.2, 0.6, 3.0)
 """How long to wait for answers; whom a time-out is too short for is asked again with the next. Where nobody is
@@ -31,7 +36,21 @@ TABLES_A_LAB = 20
 """A lab takes seconds to build: where few tables share one, they share the combination too."""
 BRIDGE_SHARE = 5
 """One table in so many is run by nfbpf on a bridge, if only a selection is run."""
-Expected = tuple[exchange.ProbeRequest, bool]
+COMPARED, REPEATED = "verdicts compared", "connections made once more for a verdict"
+"""What a test records."""
+
+
+Asked = Mapping[attribution.Asked, Sequence[exchange.ProbeRequest]]
+"""Who was asked for, and how to ask again."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """A connection to make, and what the table says of it."""
+
+    request: exchange.ProbeRequest
+    allowed: bool
+    audited: bool
 
 
 def _fixture(case: cases.Case) -> str:
@@ -74,9 +93,13 @@ def _parameters() -> Iterator[object]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("combination", "case"), list(_parameters()))
 def test_connections_are_as_the_table_says(
-    combination: engines.Combination, case: cases.Case, labs: conftest.Labs
+    combination: engines.Combination,
+    case: cases.Case,
+    labs: conftest.Labs,
+    request: pytest.FixtureRequest,
 ) -> None:
     running = labs.running(list(case.fixture), combination)
+    counted: collections.Counter[str] = collections.Counter()
     for number, step in enumerate(case.steps):
         try:
             running.apply(step.documents())
@@ -84,8 +107,15 @@ def test_connections_are_as_the_table_says(
             labs.close()  # the next table starts with agents that live
             raise
         expected = [one for check in step.checks for one in _expected(running, check)]
-        wrong = _wrong(running, expected) + [text for check in step.services for text in _service(running, check)]
+        heard = Heard(running=running, agents=labs.telling(), counted=counted)
+        moment = heard.agents.moment()
+        wrong = _wrong(running, expected) or heard.untold(moment, _asked_of_pairs(running, expected))
+        if step.services and not wrong:
+            moment = heard.agents.moment()
+            wrong = [text for check in step.services for text in _service(running, check)]
+            wrong = wrong or heard.untold(moment, _asked_of_services(running, step.services))
         assert not wrong, f"step {number + 1} of {case.path}:\n  " + "\n  ".join(wrong)
+    request.node.user_properties.extend(counted.items())
 
 
 def test_the_selection_runs_every_table_by_an_iptables_engine_and_every_engine_runs_some() -> None:
@@ -99,11 +129,10 @@ def _expected(running: lab.Lab, check: cases.Check) -> Iterator[Expected]:
         for (source, target), allowed in check.expected.items():
             both = running.plan.addresses(source), running.plan.addresses(target)
             if all(any(net.family_of(address) is family for address in addresses) for addresses in both):
-                yield _request(source, target, check.port, check.protocol, family), allowed
-
-
-def _request(source: str, target: str, port: int, protocol: net.Protocol, family: net.Family) -> exchange.ProbeRequest:
-    return exchange.ProbeRequest(source=source, destination=target, port=port, protocol=protocol, family=family)
+                request = exchange.ProbeRequest(
+                    source=source, destination=target, port=check.port, protocol=check.protocol, family=family
+                )
+                yield Expected(request=request, allowed=allowed, audited=(source, target) in check.audited)
 
 
 def _wrong(running: lab.Lab, expected: list[Expected]) -> list[str]:
@@ -111,13 +140,13 @@ def _wrong(running: lab.Lab, expected: list[Expected]) -> list[str]:
     doubtful = expected
     reached: list[str] = []
     late: list[str] = []
-    for timeout_s in PATIENCE_S if any(allowed for _request, allowed in expected) else PATIENCE_S[1:]:
-        results = running.probe([request for request, _allowed in doubtful], timeout_s)
+    for timeout_s in PATIENCE_S if any(one.allowed for one in expected) else PATIENCE_S[1:]:
+        results = running.probe([one.request for one in doubtful], timeout_s)
         pairs = list(zip(doubtful, results, strict=True))
-        reached += [_shown(result, allowed) for (_request, allowed), result in pairs if result.allowed and not allowed]
-        late = [_shown(result, allowed) for (_request, allowed), result in pairs if allowed and not result.allowed]
+        reached += [_shown(result, one.allowed) for one, result in pairs if result.allowed and not one.allowed]
+        late = [_shown(result, one.allowed) for one, result in pairs if one.allowed and not result.allowed]
         hasty = timeout_s < STEADY * max((result.milliseconds / 1e3 for result in results if result.allowed), default=0)
-        doubtful = [one for one, result in pairs if not result.allowed and (one[1] or hasty)]
+        doubtful = [one for one, result in pairs if not result.allowed and (one.allowed or hasty)]
         if reached or not doubtful:
             break
         if late:
@@ -125,18 +154,73 @@ def _wrong(running: lab.Lab, expected: list[Expected]) -> list[str]:
     return reached + late
 
 
-def _service(running: lab.Lab, check: cases.ServiceCheck) -> Iterator[str]:
-    service = running.plan.snapshot.services[check.namespace, check.service]
-    for address in service.cluster_addresses:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the agents of a lab tell of the connections of one step."""
+
+    running: lab.Lab
+    agents: telling.Telling
+    counted: collections.Counter[str]
+
+    def untold(self, moment: telling.Moment, asked: Asked) -> list[str]:
+        """Say whose denial was not told since, and what was told in another way than the evaluator explains it."""
+
+        def ask_again(silent: Sequence[attribution.Asked]) -> None:
+            self.running.probe([request for one in silent for request in asked[one]], PATIENCE_S[0])
+
+        settled = self.agents.compared(tuple(asked), moment, self._kinds(), ask_again)
+        self.counted[COMPARED] += len(settled.found.agreed)
+        self.counted[REPEATED] += settled.repeated
+        return list(settled.found.wrong) or [f"nothing was told of {one}" for one in settled.found.silent]
+
+    def _kinds(self) -> tuple[verdict.Verdict, ...]:
+        """Return what is asked of the agents: where nothing is in audit, nothing can be told as AUDIT."""
+        annotated = (document["metadata"].get("annotations") or {} for document in self.running.documents)
+        audits = any("nodewall.io/audit" in one for one in annotated)
+        return (verdict.Verdict.DROPPED, verdict.Verdict.AUDIT) if audits else (verdict.Verdict.DROPPED,)
+
+
+def _asked_of_pairs(running: lab.Lab, expected: list[Expected]) -> Asked:
+    """Return what is to be told of each pair: of all that the table blocks or audits something is, of others not."""
+    asked = {_asked(running, one.request): (one.request,) for one in expected}
+    owed = [one.request for one in expected if not one.allowed or one.audited]
+    assert [requests[0] for one, requests in asked.items() if one.choices] == owed
+    return asked
+
+
+def _asked_of_services(running: lab.Lab, checks: tuple[cases.ServiceCheck, ...]) -> Asked:
+    """Likewise of those who dial Services: of all that do not reach every backend, or are in audit, something is."""
+    asked: dict[attribution.Asked, tuple[exchange.ProbeRequest, ...]] = {}
+    for check in checks:
         for source, outcome in check.reached.items():
-            request = exchange.ProbeRequest(
-                source=source,
-                destination=f"service {check.namespace}/{check.service}",
-                port=check.port,
-                protocol=check.protocol,
-                family=net.family_of(address),
-                address=address,
-            )
+            found = [_asked_of_service(running, check, request) for request in _dialling(running, check, source)]
+            owed = outcome in {"none", "mixed"} or source in check.audited
+            assert all(one.choices for one in found) or not owed
+            asked |= zip(found, ((request,) * TRIES for request in _dialling(running, check, source)), strict=True)
+    return asked
+
+
+def _asked(running: lab.Lab, request: exchange.ProbeRequest) -> attribution.Asked:
+    cluster = running.plan.snapshot
+    source, destination = (
+        next(address for address in running.plan.addresses(party) if net.family_of(address) is request.family)
+        for party in (request.source, request.destination)
+    )
+    flow = evaluator.Flow(
+        source=flows.party(cluster, request.source),
+        destination=flows.party(cluster, request.destination),
+        source_address=source,
+        destination_address=destination,
+        protocol=request.protocol,
+        port=request.port,
+    )
+    name = f"{request.source} -> {request.destination} ({destination}) {request.port}/{request.protocol.name}"
+    return attribution.of_pair(name, cluster, flow, simulated.HONOURED)
+
+
+def _service(running: lab.Lab, check: cases.ServiceCheck) -> Iterator[str]:
+    for source, outcome in check.reached.items():
+        for request in _dialling(running, check, source):
             brief = (BEFORE_RESENT_S / patience.seconds(1.0),) if outcome == "mixed" else ()
             for timeout_s in (*brief, *SERVICE_PATIENCE_S):
                 met = running.probe([request] * TRIES, timeout_s)
@@ -145,7 +229,36 @@ def _service(running: lab.Lab, check: cases.ServiceCheck) -> Iterator[str]:
                     break
             else:
                 errnos = sorted({result.error for result in met})
-                yield f"{source} -> {address} port {check.port}: {outcome} expected, {sorted(seen)} measured ({errnos})"
+                measured = f"{sorted(seen)} measured ({errnos})"
+                yield f"{source} -> {request.address} port {check.port}: {outcome} expected, {measured}"
+
+
+def _dialling(running: lab.Lab, check: cases.ServiceCheck, source: str) -> Iterator[exchange.ProbeRequest]:
+    """Yield a call to each of a Service's addresses."""
+    for address in running.plan.snapshot.services[check.namespace, check.service].cluster_addresses:
+        yield exchange.ProbeRequest(
+            source=source,
+            destination=f"service {check.namespace}/{check.service}",
+            port=check.port,
+            protocol=check.protocol,
+            family=net.family_of(address),
+            address=address,
+        )
+
+
+def _asked_of_service(running: lab.Lab, check: cases.ServiceCheck, request: exchange.ProbeRequest) -> attribution.Asked:
+    cluster = running.plan.snapshot
+    assert request.address is not None
+    source, frontend = flows.party(cluster, request.source), (request.address, request.port)
+    dialled, *to_backends = (
+        flows.flow_to(cluster, source, where, check.protocol)
+        for where in (frontend, *flows.backends(cluster, check))
+        if net.family_of(where[0]) is request.family
+    )
+    service = resources.ObjectRef("Service", check.namespace, check.service)
+    name = f"{request.source} -> {request.destination} ({request.address}) {request.port}/{request.protocol.name}"
+    call = attribution.Dialled(service=service, flow=dialled)
+    return attribution.of_service(name, cluster, call, to_backends, simulated.HONOURED)
 
 
 def _seen(met: list[exchange.ProbeResult]) -> set[str]:
