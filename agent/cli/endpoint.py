@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from agent.cli import connection, output, watching
-from agent.rpc import client, details, views
+from agent.rpc import client, details
 
 COLUMNS = ("namespace", "pod", "addresses", "identity", "ingress", "egress", "policies", "audit")
 WIDE = ("id", "labels", "veth", "netns_cookie", "uid")
@@ -42,7 +42,7 @@ def get(socket: pathlib.Path, pod: str, *, form: output.Form) -> None:
     click.echo(output.one([*_lines(found)], form=form, name=f"{one.namespace}/{one.pod}", document=document))
 
 
-def _listing(endpoints: Sequence[views.Endpoint]) -> output.Listing:
+def _listing(endpoints: Sequence[details.Endpoint]) -> output.Listing:
     return output.Listing(
         rows=[_row(one) for one in endpoints],
         columns=COLUMNS,
@@ -52,7 +52,7 @@ def _listing(endpoints: Sequence[views.Endpoint]) -> output.Listing:
     )
 
 
-def _names(endpoints: Sequence[views.Endpoint]) -> tuple[str, ...]:
+def _names(endpoints: Sequence[details.Endpoint]) -> tuple[str, ...]:
     """Name each as `get` takes it: by its id where a pod has several sandboxes."""
     names = [f"{one.namespace}/{one.pod}" for one in endpoints]
     return tuple(name if names.count(name) == 1 else str(one.id) for name, one in zip(names, endpoints, strict=True))
@@ -95,7 +95,7 @@ def _side(name: str, side: details.EndpointSide) -> Iterator[tuple[str, object]]
             yield "", f"    {rule}"
 
 
-def _row(one: views.Endpoint) -> dict[str, object]:
+def _row(one: details.Endpoint) -> dict[str, object]:
     policies = sorted({ref.name for ref in (*one.ingress_policies, *one.egress_policies)})
     return {
         "namespace": one.namespace,
@@ -114,7 +114,7 @@ def _row(one: views.Endpoint) -> dict[str, object]:
     }
 
 
-def _audit(one: views.Endpoint) -> output.Styled | None:
+def _audit(one: details.Endpoint) -> output.Styled | None:
     """Say in which directions policies in audit select it, and which."""
     if not one.audit_ingress and not one.audit_egress:
         return None
@@ -123,7 +123,7 @@ def _audit(one: views.Endpoint) -> output.Styled | None:
     return output.Styled(f"AUDIT {', '.join(where)}: {', '.join(names)}", "yellow")
 
 
-def _state(one: views.Endpoint, *, isolated: bool) -> output.Styled:
+def _state(one: details.Endpoint, *, isolated: bool) -> output.Styled:
     if one.held:
         return output.Styled("held", "yellow")
     return output.Styled("isolated", "bold") if isolated else output.Styled("open", "dim")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from agent.cli import connection, output, watching
-from agent.rpc import client, details, views
+from agent.rpc import client, details
 
 COLUMNS = ("id", "namespace", "labels", "namespace_labels", "ports", "blocks", "addresses")
 SHOWN = 3
@@ -42,7 +42,7 @@ def get(socket: pathlib.Path, number: int, *, form: output.Form) -> None:
     click.echo(output.one([*_lines(found)], form=form, name=str(number), document=document))
 
 
-def _listing(identities: Sequence[views.Identity]) -> output.Listing:
+def _listing(identities: Sequence[details.Identity]) -> output.Listing:
     return output.Listing(
         rows=[_row(one) for one in identities],
         columns=COLUMNS,
@@ -69,7 +69,7 @@ def _lines(found: details.IdentityDetail) -> Iterator[tuple[str, object]]:
     yield "rows", f"{found.rows} of this node's policy sets name it"
 
 
-def _row(one: views.Identity) -> dict[str, object]:
+def _row(one: details.Identity) -> dict[str, object]:
     shown = [str(address) for address in one.addresses[:SHOWN]]
     more = one.address_count - len(shown)
     return {

@@ -9,7 +9,7 @@ import click
 
 from agent.cli import connection, output, policy_validate, policy_wait, watching
 from agent.cli import policy as offline
-from agent.rpc import client, details, views
+from agent.rpc import client, details
 
 COLUMNS = ("namespace", "name", "kind", "directions", "rules", "endpoints", "state", "problems")
 
@@ -45,7 +45,7 @@ def get(socket: pathlib.Path, name: str, *, form: output.Form) -> None:
     click.echo(output.one([*_lines(found)], form=form, name=_name(found.policy), document=document))
 
 
-def _listing(policies: Sequence[views.Policy]) -> output.Listing:
+def _listing(policies: Sequence[details.Policy]) -> output.Listing:
     return output.Listing(
         rows=[_row(one) for one in policies],
         columns=COLUMNS,
@@ -54,7 +54,7 @@ def _listing(policies: Sequence[views.Policy]) -> output.Listing:
     )
 
 
-def _name(one: views.Policy) -> str:
+def _name(one: details.Policy) -> str:
     """Name it as `get` takes it; another kind's may have the name of a NetworkPolicy."""
     plain = f"{one.ref.namespace}/{one.ref.name}"
     return plain if one.ref.kind == "NetworkPolicy" else f"{one.ref.kind}/{plain}"
@@ -65,7 +65,7 @@ def _lines(found: details.PolicyDetail) -> Iterator[tuple[str, object]]:
     yield "uid", found.uid
     yield "selects", found.subject
     for place, rule in enumerate(found.rules):
-        yield "rules" if not place else "", f"{rule.direction}[{rule.index}] {rule.text}"
+        yield "rules" if not place else "", f"{rule.direction.name.lower()}[{rule.index}] {rule.text}"
     for place, problem in enumerate(found.policy.problems):
         text = f"{problem.path}: {problem.reason}" if problem.path else problem.reason
         yield "problems" if not place else "", output.Styled(text, "yellow")
@@ -82,7 +82,7 @@ def _lines(found: details.PolicyDetail) -> Iterator[tuple[str, object]]:
         yield "", f"  {found.row_count - len(shown)} more"
 
 
-def _row(one: views.Policy) -> dict[str, object]:
+def _row(one: details.Policy) -> dict[str, object]:
     problems = [f"{problem.path}: {problem.reason}" if problem.path else problem.reason for problem in one.problems]
     return {
         "namespace": one.ref.namespace,

@@ -17,7 +17,7 @@ from agent import errors, snapshot
 from agent.cli import connection, manifest_files, output
 from agent.model import endpoint, resources
 from agent.policy import compiler, words
-from agent.rpc import client, details, views
+from agent.rpc import client, details
 from agent.sources import manifests
 
 COLUMNS = ("object", "path", "problem")
@@ -89,7 +89,7 @@ def _compared(new: snapshot.Snapshot, agent: client.AgentClient) -> Iterator[Liv
         yield Live(policy=ref, in_force=_in_force(one, agent), selects=_selects(one, endpoints))
 
 
-def _selects(one: resources.NetworkPolicy, endpoints: Sequence[views.Endpoint]) -> tuple[str, ...]:
+def _selects(one: resources.NetworkPolicy, endpoints: Sequence[details.Endpoint]) -> tuple[str, ...]:
     return tuple(
         f"{each.namespace}/{each.pod}"
         for each in endpoints
@@ -102,11 +102,7 @@ def _in_force(one: resources.NetworkPolicy, agent: client.AgentClient) -> str:
         found = agent.policy(f"{one.kind}/{one.namespace}/{one.name}")
     except errors.NotFound:
         return "new"
-    rules = tuple(
-        details.RuleWords(direction=each.direction.name.lower(), index=each.index, text=each.text)
-        for each in words.rules(one)
-    )
-    same = found.rules == rules and found.subject == words.whole_subject(one)
+    same = found.rules == tuple(words.rules(one)) and found.subject == words.whole_subject(one)
     return "same" if same else "another"
 
 

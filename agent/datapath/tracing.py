@@ -130,7 +130,7 @@ class Inventory:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which rows of a table are wanted; both empty: all of them."""
+    """Which rows of a table are wanted: those of both, where both are given; both empty: all of them."""
 
     endpoint: desired_.Endpoint | None = None
     policy_set: int = 0
@@ -238,22 +238,29 @@ def _said(look: walk.Look, says: words.Words) -> str:
     return said if look.found.entry == look.key else f"{said}, by {says.key(look.table, look.found.entry)}"
 
 
-def is_wanted(table: plan.Table, key: walk.Key, value: object, wanted: Wanted) -> bool:  # noqa: PLR0911 - one a table
+def is_wanted(table: plan.Table, key: walk.Key, value: object, wanted: Wanted) -> bool:
     """Tell whether a row of `table`, as `plan.Tables` has it, concerns what is wanted."""
-    endpoint = wanted.endpoint
-    if endpoint is None and not wanted.policy_set:
-        return True
-    sets = walk.sets_of(endpoint) if endpoint is not None else {wanted.policy_set}
+    return (wanted.endpoint is None or _is_of_endpoint(table, key, value, wanted.endpoint)) and (
+        not wanted.policy_set or _is_of_set(table, key, value, wanted.policy_set)
+    )
+
+
+def _is_of_set(table: plan.Table, key: walk.Key, value: object, policy_set: int) -> bool:
     match table:
         case plan.Table.POLICY:
-            return key.set in sets
+            return bool(key.set == policy_set)
         case plan.Table.SERVICE_CLASS:
-            return key[0] in sets
-        case plan.Table.ENDPOINTS if endpoint is None:
-            return wanted.policy_set in _numbers(value)
-    if endpoint is None:
-        return False
+            return bool(key[0] == policy_set)
+        case plan.Table.ENDPOINTS:
+            return policy_set in _numbers(value)
+        case _:
+            return False
+
+
+def _is_of_endpoint(table: plan.Table, key: walk.Key, value: object, endpoint: desired_.Endpoint) -> bool:
     match table:
+        case plan.Table.POLICY | plan.Table.SERVICE_CLASS:
+            return (key.set if table is plan.Table.POLICY else key[0]) in walk.sets_of(endpoint)
         case plan.Table.ENDPOINTS:
             return bool(key == endpoint.id)
         case plan.Table.EP_BY_NETNS | plan.Table.EP_BY_IFINDEX | plan.Table.EP_BY_IP:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 import grpc.aio
 
 from agent.api.nodewall.agent.v1 import agent_pb2_grpc as pb_grpc
+from agent.rpc import requests, sockets
 from agent.rpc import service as service_
-from agent.rpc import sockets
 
 CALLS_MOST = 64
 """Calls at one time; each watcher of verdicts is one."""
@@ -27,7 +27,7 @@ async def serving(service: service_.AgentService, socket: pathlib.Path) -> Async
 
     Raises InvalidInput where the socket cannot be bound.
     """
-    server = grpc.aio.server(maximum_concurrent_rpcs=CALLS_MOST)
+    server = grpc.aio.server(interceptors=(requests.Checked(),), maximum_concurrent_rpcs=CALLS_MOST)
     pb_grpc.add_AgentServicer_to_server(service, server)
     with sockets.bound(server, socket, field="--state-dir"):
         await server.start()

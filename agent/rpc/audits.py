@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 
-from agent import audits, patience, reconciler
+from agent import audits, errors, patience, reconciler
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.model import audit as audit_
 from agent.rpc import views
@@ -60,34 +60,19 @@ class Auditing:
 
 def target_of(request: pb.SetAuditRequest) -> audit_.Target:
     """Read what is to be changed. Raises InvalidInput."""
-    name = f"{request.namespace}/{request.policy}" if request.policy else request.namespace
-    return audit_.target(name, field="namespace")
+    whole = audit_.target(request.namespace, field="namespace")
+    if whole.policy:  # X/P means one policy to people, and here it would be a namespace's name
+        remedy = "write the namespace alone, and the policy's name in policy"
+        raise errors.InvalidInput(field="namespace", value=request.namespace, remedy=remedy)
+    if not request.policy:
+        return whole
+    try:
+        return audit_.target(f"{request.namespace}/{request.policy}", field="policy")
+    except errors.InvalidInput as error:
+        remedy = "write the name of a NetworkPolicy, or nothing for all of the namespace"
+        raise errors.InvalidInput(field="policy", value=request.policy, remedy=remedy) from error
 
 
 def set_message(target: audit_.Target, *, enable: bool) -> pb.SetAuditRequest:
     """Return the message that asks for a change."""
     return pb.SetAuditRequest(namespace=target.namespace, policy=target.policy, enable=enable)
-
-
-def change_message(change: views.AuditChange) -> pb.SetAuditResponse:
-    """Return the message for `change`."""
-    return pb.SetAuditResponse(in_force=change.in_force, held_by=change.held_by, trouble=change.trouble)
-
-
-def change(message: pb.SetAuditResponse) -> views.AuditChange:
-    """Read the answer to a change."""
-    return views.AuditChange(in_force=message.in_force, held_by=tuple(message.held_by), trouble=message.trouble)
-
-
-_PLAIN = ("namespace", "policy", "means", "since_unix_ns", "policies", "would_deny")
-
-
-def list_message(entries: tuple[views.AuditEntry, ...], trouble: str) -> pb.ListAuditResponse:
-    """Return the message for `entries`."""
-    found = [pb.AuditEntry(**{name: getattr(one, name) for name in _PLAIN}) for one in entries]
-    return pb.ListAuditResponse(entries=found, trouble=trouble)
-
-
-def listed(message: pb.ListAuditResponse) -> tuple[views.AuditEntry, ...]:
-    """Read a list."""
-    return tuple(views.AuditEntry(**{name: getattr(one, name) for name in _PLAIN}) for one in message.entries)

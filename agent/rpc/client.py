@@ -58,22 +58,22 @@ class AgentClient:
 
     def status(self) -> views.Status:
         """Return what runs, since when, and what is wrong; raises Unreachable, as all of these do."""
-        return convert.status(self._ask(self._stub.GetStatus, pb.GetStatusRequest()))
+        return mirror.value(self._ask(self._stub.GetStatus, pb.GetStatusRequest()), views.Status)
 
-    def endpoints(self) -> tuple[views.Endpoint, ...]:
+    def endpoints(self) -> tuple[details.Endpoint, ...]:
         """Return the pods of the node that policy is enforced on."""
         answer = self._ask(self._stub.ListEndpoints, pb.ListEndpointsRequest())
-        return tuple(convert.endpoint(one) for one in answer.endpoints)
+        return tuple(mirror.value(one, details.Endpoint) for one in answer.endpoints)
 
-    def identities(self) -> tuple[views.Identity, ...]:
+    def identities(self) -> tuple[details.Identity, ...]:
         """Return identities and the facts they stand for."""
         answer = self._ask(self._stub.ListIdentities, pb.ListIdentitiesRequest())
-        return tuple(convert.identity(one) for one in answer.identities)
+        return tuple(mirror.value(one, details.Identity) for one in answer.identities)
 
-    def policies(self) -> tuple[views.Policy, ...]:
+    def policies(self) -> tuple[details.Policy, ...]:
         """Return policies, whom they select on the node, and their problems."""
         answer = self._ask(self._stub.ListPolicies, pb.ListPoliciesRequest())
-        return tuple(convert.policy(one) for one in answer.policies)
+        return tuple(mirror.value(one, details.Policy) for one in answer.policies)
 
     def endpoint(self, name: str) -> details.EndpointDetail:
         """Return a pod of the node by NAMESPACE/NAME, unique name or id; raises InvalidInput, NotFound."""
@@ -113,19 +113,20 @@ class AgentClient:
 
     def set_audit(self, target: audit_.Target, *, enable: bool) -> views.AuditChange:
         """Put a policy or a namespace into audit, or take it out."""
-        return audits.change(self._ask(self._stub.SetAudit, audits.set_message(target, enable=enable)))
+        answer = self._ask(self._stub.SetAudit, audits.set_message(target, enable=enable))
+        return mirror.value(answer, views.AuditChange)
 
     def audit(self) -> tuple[tuple[views.AuditEntry, ...], str]:
         """Return what is in audit, and why that may not be what it was before the agent's start ("": it is)."""
         answer = self._ask(self._stub.ListAudit, pb.ListAuditRequest())
-        return audits.listed(answer), answer.trouble
+        return tuple(mirror.value(one, views.AuditEntry) for one in answer.entries), answer.trouble
 
     def watch_verdicts(
         self, *, follow: bool, last: int = 0, wanted: verdict.Filter = verdict.EVERY_VERDICT
     ) -> Generator[verdict.Item, None, None]:
         """Yield the `last` stored verdicts (0 without `follow`: all), then, with `follow`, those to come.
 
-        Close it to end following.
+        Close it to end following. Raises InvalidInput.
         """
         self._require()
         request = convert.watch_message(wanted, follow=follow, last=last)
@@ -134,7 +135,7 @@ class AgentClient:
             for message in call:
                 yield convert.item(message)
         except grpc.RpcError as error:
-            raise self._unreachable(error) from error
+            raise refusals.read(error) or self._unreachable(error) from error
         finally:
             call.cancel()
 
@@ -148,11 +149,12 @@ class AgentClient:
     def trace(self, source: str, destination: str, port: str) -> traces.Traced:
         """Trace a flow; raises InvalidInput where an end or the port is wrong."""
         request = pb.TraceFlowRequest(source=source, destination=destination, port=port)
-        return traces.traced(self._ask(self._stub.TraceFlow, request, timeout_s=KERNEL_TIMEOUT_S))
+        return mirror.value(self._ask(self._stub.TraceFlow, request, timeout_s=KERNEL_TIMEOUT_S), traces.Traced)
 
     def tables(self) -> traces.Tables:
         """Return what the engine has in the kernel."""
-        return traces.tables(self._ask(self._stub.ListMaps, pb.ListMapsRequest(), timeout_s=KERNEL_TIMEOUT_S))
+        answer = self._ask(self._stub.ListMaps, pb.ListMapsRequest(), timeout_s=KERNEL_TIMEOUT_S)
+        return mirror.value(answer, traces.Tables)
 
     def rows(
         self, table: str, *, endpoint: str = "", policy_set: int = 0, limit: int = 0
@@ -163,7 +165,7 @@ class AgentClient:
         call, more = self._stub.DumpMap(request, timeout=patience.seconds(KERNEL_TIMEOUT_S)), False
         try:
             for message in call:
-                yield from (tracing.Row(one.key, one.value) for one in message.rows)
+                yield from (mirror.value(one, tracing.Row) for one in message.rows)
                 more = message.more
         except grpc.RpcError as error:
             raise refusals.read(error) or self._unreachable(error) from error

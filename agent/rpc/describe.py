@@ -11,18 +11,18 @@ from agent import reconciler
 from agent.datapath import base
 from agent.model import endpoint as endpoint_
 from agent.model import identity, labels, net, resources
-from agent.rpc import audits, views
+from agent.rpc import audits, details, views
 
 ADDRESSES_SHOWN = 64
 """Addresses listed of one identity; all are counted."""
 
 
-def endpoints(enforcement: reconciler.Enforcement) -> Iterator[views.Endpoint]:
+def endpoints(enforcement: reconciler.Enforcement) -> Iterator[details.Endpoint]:
     """Yield this node's endpoints by namespace and pod."""
     state = enforcement.state
     for endpoint in sorted(state.endpoints.values(), key=lambda one: (one.namespace, one.pod, one.id)):
         ingress, egress = state.sets.get(endpoint.ingress_set), state.sets.get(endpoint.egress_set)
-        yield views.Endpoint(
+        yield details.Endpoint(
             id=endpoint.id,
             namespace=endpoint.namespace,
             pod=endpoint.pod,
@@ -58,7 +58,7 @@ def identity_of(address: net.Address, state: desired_.DesiredState) -> int:
     return identity.WORLD if longest is None else state.cidrs[longest]
 
 
-def identities(enforcement: reconciler.Enforcement) -> Iterator[views.Identity]:
+def identities(enforcement: reconciler.Enforcement) -> Iterator[details.Identity]:
     """Yield the identities of the whole cluster by number, with the pods' addresses that have them."""
     holders: dict[int, list[net.Address]] = collections.defaultdict(list)
     for address, number in enforcement.state.hosts.items():
@@ -66,7 +66,7 @@ def identities(enforcement: reconciler.Enforcement) -> Iterator[views.Identity]:
     for known in sorted(enforcement.state.identities.values(), key=lambda one: one.id):
         addresses = sorted(holders[known.id], key=lambda one: (one.version, int(one)))
         facts = known.facts
-        yield views.Identity(
+        yield details.Identity(
             id=known.id,
             namespace=facts.namespace or "",
             labels=facts.labels,
@@ -78,7 +78,7 @@ def identities(enforcement: reconciler.Enforcement) -> Iterator[views.Identity]:
         )
 
 
-def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
+def policies(enforcement: reconciler.Enforcement) -> Iterator[details.Policy]:
     """Yield the policies of the whole cluster, each with the endpoints of this node it selects."""
     state = enforcement.state
     selected: collections.Counter[object] = collections.Counter()
@@ -87,7 +87,7 @@ def policies(enforcement: reconciler.Enforcement) -> Iterator[views.Policy]:
         sets = (state.sets.get(number) for number in numbers)
         selected.update({ref for one in sets if one is not None for ref in one.isolating})
     for ref, policy in sorted(enforcement.snapshot.policies.items()):
-        yield views.Policy(
+        yield details.Policy(
             ref=ref,
             directions=tuple(one.name.lower() for one in net.Direction if one in policy.directions),
             selected_endpoints=selected[ref],

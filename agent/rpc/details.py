@@ -1,4 +1,4 @@
-"""One thing each, whole: what the API says of an endpoint, an identity, a policy, an address, a Service.
+"""One thing each, listed or whole: what the API says of an endpoint, an identity, a policy, an address, a Service.
 
 Fields are called as in agent.proto, and `mirror` maps one to the other. Texts in words hold names from manifests:
 whoever prints them escapes them.
@@ -9,8 +9,63 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from agent.model import labels as labels_
 from agent.model import net, resources
-from agent.rpc import views
+from agent.policy import words
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A pod of this node that policy is enforced on."""
+
+    id: int
+    namespace: str
+    pod: str
+    uid: str
+    labels: labels_.Labels = labels_.NO_LABELS
+    addresses: tuple[net.Address, ...] = ()
+    identities: tuple[int, ...] = ()
+    """One an address, in the same order."""
+    netns_cookie: int = 0
+    veth_ifindex: int = 0
+    ingress_isolated: bool = False
+    egress_isolated: bool = False
+    ingress_policies: tuple[resources.ObjectRef, ...] = ()
+    egress_policies: tuple[resources.ObjectRef, ...] = ()
+    held: bool = False
+    audit_ingress: tuple[resources.ObjectRef, ...] = ()
+    """Policies in audit that select it."""
+    audit_egress: tuple[resources.ObjectRef, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A numeric identity, what it stands for, and who has it."""
+
+    id: int
+    namespace: str = ""
+    labels: labels_.Labels = labels_.NO_LABELS
+    namespace_labels: labels_.Labels = labels_.NO_LABELS
+    named_ports: tuple[str, ...] = ()
+    """`http=8080/TCP`."""
+    blocks: tuple[net.Network, ...] = ()
+    addresses: tuple[net.Address, ...] = ()
+    """The first of them."""
+    address_count: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A policy in force, and what it does on this node."""
+
+    ref: resources.ObjectRef
+    directions: tuple[str, ...] = ()
+    selected_endpoints: int = 0
+    ingress_rules: int = 0
+    egress_rules: int = 0
+    problems: tuple[resources.Problem, ...] = ()
+    audit: tuple[str, ...] = ()
+    """By which means it is in audit: `flag`, `command`, `annotation`; none: it is enforced."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +91,7 @@ class EndpointSide:
 class EndpointDetail:
     """A pod of this node."""
 
-    endpoint: views.Endpoint
+    endpoint: Endpoint
     ingress: EndpointSide
     egress: EndpointSide
     ingress_ifindex: int = 0
@@ -61,7 +116,7 @@ class Holder:
 class IdentityDetail:
     """An identity, and who has it."""
 
-    identity: views.Identity
+    identity: Identity
     reserved: str = ""
     """Its name, where it has one."""
     meaning: str = ""
@@ -69,15 +124,6 @@ class IdentityDetail:
     prefixes: tuple[net.Network, ...] = ()
     rows: int = 0
     """Of this node's policy sets that name it."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RuleWords:
-    """One rule of a policy."""
-
-    direction: str
-    index: int
-    text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +156,10 @@ class PolicyRow:
 class PolicyDetail:
     """A policy as it was read, what it selects here, and its rows."""
 
-    policy: views.Policy
+    policy: Policy
     uid: str = ""
     subject: str = ""
-    rules: tuple[RuleWords, ...] = ()
+    rules: tuple[words.RuleText, ...] = ()
     endpoints: tuple[SelectedEndpoint, ...] = ()
     rows: tuple[PolicyRow, ...] = ()
     """The first of them."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from agent import errors, reconciler
 from agent.model import identity as identity_
 from agent.model import resources
-from agent.rpc import describe, details, views
+from agent.rpc import describe, details
 
 RESERVED: Mapping[int, tuple[str, str]] = {
     identity_.ANY: ("any", "every peer, in rows of policy sets"),
@@ -33,7 +33,7 @@ def detail(now: reconciler.Enforcement, number: int) -> details.IdentityDetail:
         for address in (known.addresses if known is not None else ())
     )
     return details.IdentityDetail(
-        identity=known or views.Identity(id=number),
+        identity=known or details.Identity(id=number),
         reserved=name,
         meaning=meaning or words(now, number),
         holders=holders,

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol, TypeVar
@@ -57,6 +58,9 @@ class Kernel:
 
     async def trace(self, source: str, destination: str, port: str) -> traces.Traced:
         """Trace every flow that the three mean. Raises InvalidInput, DatapathError."""
+        naming.without_zone("--from", source)
+        naming.without_zone("--to", destination)
+        asked.port(port)
         return await self._in_turn(lambda: self._trace(source, destination, port))
 
     async def tables(self) -> traces.Tables:
@@ -73,7 +77,7 @@ class Kernel:
         with contextlib.closing(await self._in_turn(self._datapath.loaded)) as loaded:
             found = loaded.rows(table, wanted, state)
             if limit:
-                found = itertools.islice(found, limit + 1)
+                found = itertools.islice(found, min(limit + 1, sys.maxsize))
             told = 0
             while batch := await self._in_turn(functools.partial(_some, found)):
                 told += len(batch)
@@ -97,7 +101,8 @@ class Kernel:
     def _enforced(self) -> reconciler.Enforcement:
         now = self._loop.enforcement
         if now is None:
-            raise errors.DatapathError(f"nothing is enforced on {self._node} yet")
+            remedy = "`agentctl status` says what is waited for"
+            raise errors.DatapathError(f"nothing is enforced on {self._node} yet; {remedy}")
         return now
 
     def _trace(self, source: str, destination: str, port: str) -> traces.Traced:

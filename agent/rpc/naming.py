@@ -13,6 +13,7 @@ from agent.model import net, resources
 
 LISTED = 20
 """Names an error lists."""
+PRINTABLE = "write it without control characters, line breaks and marks of writing direction"
 
 
 def endpoint(now: reconciler.Enforcement, text: str) -> desired.Endpoint:
@@ -38,7 +39,7 @@ def policy(now: reconciler.Enforcement, text: str) -> resources.NetworkPolicy:
     known = list(now.snapshot.policies.values())
     namespace, slash, name = text.rpartition("/")
     kind, _, inner = namespace.partition("/")
-    if inner:  # KIND/NAMESPACE/NAME, where two kinds have one name
+    if kind and inner:  # KIND/NAMESPACE/NAME, where two kinds have one name
         known, namespace = [one for one in known if one.kind == kind], inner
     _well_formed("policy", text, namespace, slash, name)
     found = [one for one in known if one.name == name and (not slash or one.namespace == namespace)]
@@ -53,11 +54,19 @@ def policy(now: reconciler.Enforcement, text: str) -> resources.NetworkPolicy:
 
 def address(text: str) -> net.Address:
     """Read an address; raises InvalidInput."""
+    without_zone("address", text)
     try:
         return net.normalize(ipaddress.ip_address(text))
     except ValueError as error:
         remedy = "write an IPv4 or IPv6 address, such as 10.244.1.7 or fd00::7"
         raise errors.InvalidInput(field="address", value=text, remedy=remedy) from error
+
+
+def without_zone(field: str, text: str) -> None:
+    """Raise InvalidInput for an address of one link (RFC 4007): no policy, and no pod, is known by such."""
+    if "%" in text:
+        remedy = "write an address without a zone: what stands after % means nothing on another machine"
+        raise errors.InvalidInput(field=field, value=text, remedy=remedy)
 
 
 def _well_formed(field: str, text: str, namespace: str, slash: str, name: str) -> None:
@@ -72,5 +81,7 @@ def _one(field: str, text: str, found: int, names: Iterable[str], where: str) ->
     shown = ", ".join(listed[:LISTED]) + (", ..." if len(listed) > LISTED else "")
     if found:
         raise errors.InvalidInput(field=field, value=text, remedy=f"several have that name; write one of {shown}")
+    if not text.isprintable():
+        raise errors.InvalidInput(field=field, value=text, remedy=PRINTABLE)
     remedy = f"no such {field} {where}" + (f"; there are {shown}" if shown and len(listed) <= LISTED else "")
     raise errors.NotFound(field=field, value=text, remedy=remedy)

@@ -23,10 +23,7 @@ def detail(now: reconciler.Enforcement, policy: resources.NetworkPolicy) -> deta
         policy=view,
         uid=policy.uid,
         subject=words.whole_subject(policy),
-        rules=tuple(
-            details.RuleWords(direction=one.direction.name.lower(), index=one.index, text=one.text)
-            for one in words.rules(policy)
-        ),
+        rules=tuple(words.rules(policy)),
         endpoints=tuple(_selected(now, policy.ref)),
         rows=tuple(itertools.islice(rows, ROWS_MOST)),
         row_count=len(rows),

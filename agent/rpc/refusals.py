@@ -22,17 +22,36 @@ KINDS: dict[type[errors.InvalidInput | errors.NotFound], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
 }
-VALUE_MOST = 1024
-"""Characters of the value that are sent back; metadata has a bound."""
+VALUE_MOST = 256
+REMEDY_MOST = 1024
+"""Bytes of each that are sent back: in the metadata, and once more in the text, escaped; 8 KiB are all there is."""
+TROUBLE_MOST = 2048
+"""Bytes of what the kernel said."""
+CUT = "..."
+TOO_LARGE = "message larger than max"
+"""What gRPC says of a request before we see it."""
 
 
 async def refuse(context: Any, error: errors.InvalidInput | errors.NotFound) -> None:
     """End a call with `error`; raises what grpc.aio ends calls with."""
-    shown = str(error.value)[:VALUE_MOST]
-    refusal = pb.Refusal(field=error.field, value=shown, remedy=error.remedy)
-    text = str(type(error)(field=error.field, value=shown, remedy=error.remedy))
+    shown, remedy = bounded(str(error.value), VALUE_MOST), bounded(error.remedy, REMEDY_MOST)
+    refusal = pb.Refusal(field=error.field, value=shown, remedy=remedy)
+    text = printable(str(type(error)(field=error.field, value=shown, remedy=remedy)))
     trailing = ((KEY, refusal.SerializeToString()),)
     await context.abort(KINDS[type(error)], text, trailing_metadata=trailing)
+
+
+def bounded(text: str, most: int) -> str:
+    """Return `text`, or its beginning and a mark, in at most `most` bytes of UTF-8."""
+    content = text.encode("utf-8", "backslashreplace")
+    if len(content) <= most:
+        return content.decode()
+    return content[: most - len(CUT)].decode("utf-8", "ignore") + CUT
+
+
+def printable(text: str) -> str:
+    """Escape what would give a terminal orders: whoever made the client may print the text of a status as it is."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 @contextlib.asynccontextmanager
@@ -43,11 +62,14 @@ async def told(context: Any) -> AsyncIterator[None]:
     except (errors.InvalidInput, errors.NotFound) as error:
         await refuse(context, error)
     except (errors.NodewallError, OSError) as error:
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, bounded(str(error), TROUBLE_MOST))
 
 
 def read(failed: Any) -> errors.NodewallError | None:
     """Return the error that a call was ended with; None: it was ended by something else."""
+    if failed.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in (failed.details() or ""):
+        remedy = "write less: what an agent is asked in one go has 4 MiB at most"
+        return errors.InvalidInput(field="request", value=failed.details(), remedy=remedy)
     if failed.code() is grpc.StatusCode.FAILED_PRECONDITION:
         return errors.DatapathError(str(failed.details()))
     for kind, code in KINDS.items():

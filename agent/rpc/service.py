@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
+from google.protobuf import message as message_
+
 from agent import errors, reconciler
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.observer import stream
-from agent.rpc import audits, convert, describe, getters, kernel, refusals, snapshots, traces
+from agent.rpc import audits, convert, describe, getters, kernel, mirror, refusals, snapshots
 
-View = TypeVar("View")
-Message = TypeVar("Message")
+Message = TypeVar("Message", bound=message_.Message)
 
 
 class AgentService(getters.Getters):
@@ -35,37 +36,37 @@ class AgentService(getters.Getters):
 
     async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.Status:  # noqa: N802 - agent.proto
         """Say what runs, since when, and what is wrong."""
-        return convert.status_message(self._node.status())
+        return mirror.message(self._node.status(), pb.Status)
 
     async def ListEndpoints(  # noqa: N802 - agent.proto
         self, _request: pb.ListEndpointsRequest, _context: Any
     ) -> pb.ListEndpointsResponse:
         """List the pods of this node that policy is enforced on."""
-        found = await asyncio.to_thread(self._described, describe.endpoints, convert.endpoint_message)
+        found = await asyncio.to_thread(self._described, describe.endpoints, pb.Endpoint)
         return pb.ListEndpointsResponse(endpoints=found)
 
     async def ListIdentities(  # noqa: N802 - agent.proto
         self, _request: pb.ListIdentitiesRequest, _context: Any
     ) -> pb.ListIdentitiesResponse:
         """List identities and the facts they stand for."""
-        found = await asyncio.to_thread(self._described, describe.identities, convert.identity_message)
+        found = await asyncio.to_thread(self._described, describe.identities, pb.Identity)
         return pb.ListIdentitiesResponse(identities=found)
 
     async def ListPolicies(  # noqa: N802 - agent.proto
         self, _request: pb.ListPoliciesRequest, _context: Any
     ) -> pb.ListPoliciesResponse:
         """List policies, whom they select here, and their problems."""
-        found = await asyncio.to_thread(self._described, describe.policies, convert.policy_message)
+        found = await asyncio.to_thread(self._described, describe.policies, pb.Policy)
         return pb.ListPoliciesResponse(policies=found)
 
     def _described(
         self,
-        describing: Callable[[reconciler.Enforcement], Iterable[View]],
-        message: Callable[[View], Message],
+        describing: Callable[[reconciler.Enforcement], Iterable[object]],
+        kind: type[Message],
     ) -> list[Message]:
         """Work out a list, which in a large cluster takes long: in a thread of its own."""
         now = self._node.enforcement
-        return [message(one) for one in describing(now)] if now is not None else []
+        return [mirror.message(one, kind) for one in describing(now)] if now is not None else []
 
     async def WatchVerdicts(  # noqa: N802 - agent.proto
         self, request: pb.WatchVerdictsRequest, context: Any
@@ -88,12 +89,13 @@ class AgentService(getters.Getters):
     async def SetAudit(self, request: pb.SetAuditRequest, _context: Any) -> pb.SetAuditResponse:  # noqa: N802 - agent.proto
         """Put a policy or a namespace into audit, or take it out."""
         change = await self._node.audit.change(audits.target_of(request), enable=request.enable)
-        return audits.change_message(change)
+        return mirror.message(change, pb.SetAuditResponse)
 
     async def ListAudit(self, _request: pb.ListAuditRequest, _context: Any) -> pb.ListAuditResponse:  # noqa: N802 - likewise
         """List what is in audit."""
         auditing = self._node.audit
-        return audits.list_message(auditing.entries(), auditing.ledger.trouble)
+        entries = [mirror.message(one, pb.AuditEntry) for one in auditing.entries()]
+        return pb.ListAuditResponse(entries=entries, trouble=auditing.ledger.trouble)
 
     async def GetSnapshot(  # noqa: N802 - agent.proto
         self, _request: pb.GetSnapshotRequest, _context: Any
@@ -111,14 +113,14 @@ class AgentService(getters.Getters):
         """Trace one flow by the policies, the compiled state and the kernel."""
         async with refusals.told(context):
             found = await self._kernel.trace(request.source, request.destination, request.port)
-            return traces.traced_message(found)
+            return mirror.message(found, pb.TraceFlowResponse)
 
     async def ListMaps(  # noqa: N802 - agent.proto
         self, _request: pb.ListMapsRequest, context: Any
     ) -> pb.ListMapsResponse:
         """List programs, maps, chains and sets."""
         async with refusals.told(context):
-            return traces.tables_message(await self._kernel.tables())
+            return mirror.message(await self._kernel.tables(), pb.ListMapsResponse)
 
     async def DumpMap(  # noqa: N802 - agent.proto
         self, request: pb.DumpMapRequest, context: Any
@@ -129,4 +131,4 @@ class AgentService(getters.Getters):
                 request.table, endpoint=request.endpoint, policy_set=request.policy_set, limit=request.limit
             )
             async for batch, more in batches:
-                yield pb.DumpMapResponse(rows=[pb.KernelRow(key=one.key, value=one.value) for one in batch], more=more)
+                yield pb.DumpMapResponse(rows=[mirror.message(one, pb.KernelRow) for one in batch], more=more)

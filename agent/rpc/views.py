@@ -1,6 +1,6 @@
-"""What the API says, as values: the server describes the agent with them, the client gives them back.
+"""What the API says of the agent itself: the server describes it with these values, the client gives them back.
 
-The wire form is `proto/nodewall/agent/v1/agent.proto`; `convert` maps one to the other and nothing is lost.
+The wire form is `proto/nodewall/agent/v1/agent.proto`; `mirror` maps one to the other and nothing is lost.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from agent.model import labels as labels_
-from agent.model import net, resources
+from agent.model import resources
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,60 +59,6 @@ class Status:
     """Pods of this node that a policy in audit selects."""
     audited: tuple[str, ...] = ()
     """What is in audit: `namespace x by flag`, `policy x/p by command`."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A pod of this node that policy is enforced on."""
-
-    id: int
-    namespace: str
-    pod: str
-    uid: str
-    labels: labels_.Labels = labels_.NO_LABELS
-    addresses: tuple[net.Address, ...] = ()
-    identities: tuple[int, ...] = ()
-    """One an address, in the same order."""
-    netns_cookie: int = 0
-    veth_ifindex: int = 0
-    ingress_isolated: bool = False
-    egress_isolated: bool = False
-    ingress_policies: tuple[resources.ObjectRef, ...] = ()
-    egress_policies: tuple[resources.ObjectRef, ...] = ()
-    held: bool = False
-    audit_ingress: tuple[resources.ObjectRef, ...] = ()
-    """Policies in audit that select it."""
-    audit_egress: tuple[resources.ObjectRef, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """A numeric identity, what it stands for, and who has it."""
-
-    id: int
-    namespace: str = ""
-    labels: labels_.Labels = labels_.NO_LABELS
-    namespace_labels: labels_.Labels = labels_.NO_LABELS
-    named_ports: tuple[str, ...] = ()
-    """`http=8080/TCP`."""
-    blocks: tuple[net.Network, ...] = ()
-    addresses: tuple[net.Address, ...] = ()
-    """The first of them."""
-    address_count: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """A policy in force, and what it does on this node."""
-
-    ref: resources.ObjectRef
-    directions: tuple[str, ...] = ()
-    selected_endpoints: int = 0
-    ingress_rules: int = 0
-    egress_rules: int = 0
-    problems: tuple[resources.Problem, ...] = ()
-    audit: tuple[str, ...] = ()
-    """By which means it is in audit: `flag`, `command`, `annotation`; none: it is enforced."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

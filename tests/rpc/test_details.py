@@ -51,7 +51,10 @@ def test_verdicts_of_an_endpoint_are_counted_where_it_is_the_subject() -> None:
 def test_a_policy_is_shown_as_it_was_read_with_its_problems_its_endpoints_and_its_rows() -> None:
     found = policy_detail.detail(NOW, served.TO_B)
     assert found.subject == "pods with app=b in x; isolates ingress"
-    assert [(one.direction, one.index) for one in found.rules] == [("ingress", 0), ("ingress", 1)]
+    assert [(one.direction, one.index) for one in found.rules] == [
+        (net.Direction.INGRESS, 0),
+        (net.Direction.INGRESS, 1),
+    ]
     assert [problem.path for problem in found.policy.problems] == ["spec.ingress[1].ports[0].endPort"]
     assert [(one.pod, one.directions) for one in found.endpoints] == [("b", ("ingress",))]
     rows = {(row.peer, row.protocol, row.ports, row.action, row.rule_index) for row in found.rows}

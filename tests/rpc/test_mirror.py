@@ -1,135 +1,265 @@
-"""Values and messages with the same field names: nothing is lost, and no field can be forgotten on one side."""
+"""Values and messages by the names of their fields: nothing is left out on either side, whatever is added later.
+
+All of it goes by reflection: over the messages of agent.proto, and over the types of the dataclasses' fields.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import ipaddress
+import itertools
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor, message_factory
 
 from agent import errors
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
-from agent.model import resources
-from agent.rpc import details, mirror
-from tests.rpc import test_convert
-from tests.support import agents
+from agent.datapath import tracing
+from agent.model import labels, net, verdict
+from agent.rpc import details, mirror, spellings, traces, views
 
-REF = resources.ObjectRef("Service", "x", "web")
-WORDS = details.PolicyWords(policy=agents.DENY.ref, rules=("from \x1b", "to"))
-SIDE = details.EndpointSide(isolated=True, policy_set=2**32 - 1, rows=7, policies=(WORDS,))
-MATCH = details.PolicyMatch(policy=agents.DENY.ref, path="spec.ingress[0].from", because="it is")
-VALUES: tuple[tuple[object, type], ...] = (
-    (
-        details.EndpointDetail(
-            endpoint=test_convert.ENDPOINT,
-            ingress=SIDE,
-            egress=details.EndpointSide(),
-            ingress_ifindex=3,
-            hold="new",
-            recent={"ingress dropped": 2**40},
-            services=(REF,),
-        ),
-        pb.EndpointDetail,
-    ),
-    (
-        details.IdentityDetail(
-            identity=test_convert.IDENTITY,
-            reserved="world",
-            meaning="m",
-            holders=(details.Holder(address=agents.CLIENT, owner=REF),),
-            prefixes=(ipaddress.ip_network("fd00::/8"), ipaddress.ip_network("10.0.0.0/8")),
-            rows=3,
-        ),
-        pb.IdentityDetail,
-    ),
-    (
-        details.PolicyDetail(
-            policy=test_convert.POLICY,
-            uid="u",
-            subject="s",
-            rules=(details.RuleWords(direction="ingress", index=1, text="t"),),
-            endpoints=(details.SelectedEndpoint(id=1, namespace="x", pod="a", directions=("ingress",)),),
-            rows=(
-                details.PolicyRow(
-                    policy_set=1,
-                    direction="ingress",
-                    identity=2,
-                    peer="world",
-                    protocol="TCP",
-                    ports="80",
-                    action="allow",
-                    rule_index=1,
-                ),
-            ),
-            row_count=2000,
-        ),
-        pb.PolicyDetail,
-    ),
-    (
-        details.AddressDetail(
-            address=ipaddress.ip_address("fd00::1"),
-            owners=(REF,),
-            endpoint=1,
-            identity=2,
-            reserved="world",
-            prefix="fd00::/8",
-            found="f",
-            services=(details.ServicePoint(port=80, protocol="TCP", service=REF),),
-            selected_by=(MATCH,),
-            peer_of=(MATCH,),
-        ),
-        pb.AddressDetail,
-    ),
-    (
-        details.Service(
-            namespace="x",
-            name="web",
-            frontends=(details.ServiceFrontend(address=agents.CLIENT, port=80, protocol="TCP", number=9),),
-            backends=(
-                details.ServiceBackend(address=agents.SERVER, port=80, protocol="TCP", identity=300, owner=REF),
-                details.ServiceBackend(address=agents.SERVER, port=81, protocol="UDP"),
-            ),
-            classes=(details.ServiceClass(number=9, policy_set=1, allows="all", rule="r", pods=("x/a",)),),
-        ),
-        pb.Service,
-    ),
-    (details.Setting(name="n", value="v", origin="default", changeable=True), pb.Setting),
-    (details.MetricSample(name="n", kind="counter", labels={"a": "b"}, value=1.5, help="h"), pb.MetricSample),
-)
+PAIRS: Mapping[str, type] = {
+    "Status": views.Status,
+    "SetAuditResponse": views.AuditChange,
+    "AuditEntry": views.AuditEntry,
+    "Endpoint": details.Endpoint,
+    "Identity": details.Identity,
+    "Policy": details.Policy,
+    "EndpointDetail": details.EndpointDetail,
+    "IdentityDetail": details.IdentityDetail,
+    "PolicyDetail": details.PolicyDetail,
+    "AddressDetail": details.AddressDetail,
+    "Service": details.Service,
+    "Setting": details.Setting,
+    "MetricSample": details.MetricSample,
+    "Verdict": verdict.VerdictEvent,
+    "Lost": verdict.Lost,
+    "TraceFlowResponse": traces.Traced,
+    "ListMapsResponse": traces.Tables,
+    "KernelRow": tracing.Row,
+}
+"""Message -> its dataclass; messages in these are met with them."""
+BY_HAND: Mapping[str, str] = {
+    "ListEndpointsResponse": "a list of messages",
+    "ListIdentitiesResponse": "likewise",
+    "ListPoliciesResponse": "likewise",
+    "ListServicesResponse": "likewise",
+    "GetConfigResponse": "likewise",
+    "GetMetricsResponse": "likewise",
+    "ListAuditResponse": "a list of messages, and one text",
+    "DumpMapResponse": "a batch of messages, and whether more follow",
+    "WatchVerdictsResponse": "a choice of messages: convert.item",
+    "SetLogLevelResponse": "one text",
+    "GetSnapshotResponse": "bytes: snapshots",
+    "Refusal": "an error: refusals",
+}
+"""Answers without a dataclass, and why; requests have none either."""
+MESSAGES: Mapping[str, descriptor.Descriptor] = pb.DESCRIPTOR.message_types_by_name
+ROUNDS = 4
+"""Values of each, with other members of enums."""
 
 
-@pytest.mark.parametrize(("value", "kind"), VALUES, ids=lambda one: getattr(one, "__name__", ""))
-def test_every_detail_survives_the_wire(value: object, kind: Any) -> None:
-    wire = mirror.message(value, kind).SerializeToString()
-    assert mirror.value(kind.FromString(wire), type(value)) == value
+class Filling:
+    """Fills dataclasses by the types of their fields, no two leaves alike where their type allows it."""
+
+    def __init__(self, round_: int) -> None:
+        """Take the members of enums in order, the first ones `round_` places on."""
+        self.round = round_
+        self.numbers = itertools.count(2 + 1000 * round_)
+
+    def of(self, kind: type) -> Any:
+        return kind(**{name: self.one(hint) for name, hint in typing.get_type_hints(kind).items()})
+
+    def one(self, hint: Any) -> Any:  # noqa: PLR0911 - one a type
+        arguments = [one for one in typing.get_args(hint) if one is not type(None)]
+        number = next(self.numbers)
+        if hint in (net.Address, net.Network):
+            made = ipaddress.ip_address(number if number % 2 else 0xFD << 120 | number)
+            return made if hint == net.Address else net.host_network(made)
+        if type(None) in typing.get_args(hint):
+            return self.one(arguments[0])
+        if typing.get_origin(hint) is tuple:
+            return tuple(self.one(arguments[0]) for _ in range(2))
+        if typing.get_origin(hint) is Mapping:
+            return {self.one(arguments[0]): self.one(arguments[1]) for _ in range(2)}
+        if hint is labels.Labels:
+            return labels.Labels({f"key-{number}": f"value-{number}"})
+        if issubclass(hint, enum.Enum):
+            return list(hint)[(number + self.round) % len(hint)]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return self.of(hint)
+        return {bool: True, str: f"text-{number}", int: number, float: number + 0.5}[hint]
 
 
-@pytest.mark.parametrize(("value", "kind"), VALUES, ids=lambda one: getattr(one, "__name__", ""))
-def test_every_field_of_a_detail_is_one_of_its_message_and_has_a_value_in_this_test(value: object, kind: type) -> None:
-    names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # details are dataclasses
-    assert names == [field.name for field in kind.DESCRIPTOR.fields]  # type: ignore[attr-defined]  # see above
-    assert [name for name in names if not getattr(value, name)] == []
+def consistent(value: Any) -> Any:
+    """Return a value in which what is said once on the wire is the same everywhere: a rule's direction, a side's."""
+    match value:
+        case traces.Traced():
+            return dataclasses.replace(value, flows=tuple(map(consistent, value.flows)))
+        case traces.FlowTrace():
+            return dataclasses.replace(
+                value,
+                egress=consistent(dataclasses.replace(value.egress, direction=net.Direction.EGRESS)),
+                ingress=consistent(dataclasses.replace(value.ingress, direction=net.Direction.INGRESS)),
+                verdicts=tuple(map(consistent, value.verdicts)),
+            )
+        case traces.Side() | verdict.VerdictEvent() if value.rule is not None:
+            return dataclasses.replace(value, rule=dataclasses.replace(value.rule, direction=value.direction))
+        case _:
+            return value
 
 
-def test_no_detail_is_missing_here() -> None:
-    tested: set[type] = set()
+def filled(name: str, round_: int = 0) -> Any:
+    return consistent(Filling(round_).of(PAIRS[name]))
 
-    def visit(kind: typing.Any) -> None:
-        if isinstance(kind, type) and kind.__module__ == details.__name__:
-            tested.add(kind)
-            for hint in typing.get_type_hints(kind).values():
-                visit(hint)
-        for argument in typing.get_args(kind):
+
+def unset(said: Any, path: str = "") -> Iterator[str]:
+    """Yield every field of a message, and of those in it, that has no value."""
+    given = {field.name for field, _ in said.ListFields()}
+    for field in said.DESCRIPTOR.fields:
+        where = f"{path}.{field.name}"
+        if field.name not in given:
+            yield where
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            inner = getattr(said, field.name)
+            for one in inner if field.is_repeated else (inner,):
+                yield from unset(one, where)
+
+
+def sent(value: object, name: str) -> Any:
+    kind: Any = message_factory.GetMessageClass(MESSAGES[name])
+    return kind.FromString(mirror.message(value, kind).SerializeToString())
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_field_of_a_dataclass_is_sent_and_comes_back(name: str) -> None:
+    for round_ in range(ROUNDS):
+        value = filled(name, round_)
+        assert mirror.value(sent(value, name), PAIRS[name]) == value
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_field_of_a_message_has_a_value_then_and_is_read(name: str) -> None:
+    said = sent(filled(name, round_=1), name)
+    follows = {each for one in spellings.SPELLINGS.values() for each in one.follows}
+    assert [where for where in unset(said) if where.rpartition(".")[2] not in follows] == []
+    assert mirror.message(mirror.value(said, PAIRS[name]), type(said)) == said
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_what_has_only_what_it_must_have_comes_back_as_it_was(name: str) -> None:
+    value = bare(PAIRS[name])
+    assert mirror.value(sent(value, name), PAIRS[name]) == value
+
+
+def bare(kind: type) -> Any:
+    """Return the least value: no optional part, nothing in a tuple, each default."""
+    hints, made = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            plain = {bool: False, str: "", int: 0, float: 0.0}
+            inner = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+            empty = () if typing.get_origin(hint) is tuple else None
+            nothing = empty if empty is not None or type(None) in typing.get_args(hint) else Filling(0).one(hint)
+            made[field.name] = bare(hint) if inner else plain.get(hint, nothing)
+    return consistent(kind(**made))
+
+
+def test_every_message_has_a_dataclass_or_a_reason() -> None:
+    reached: set[str] = set()
+
+    def visit(described: descriptor.Descriptor) -> None:
+        reached.add(described.name)
+        for field in described.fields:
+            if field.message_type is not None and field.message_type.name not in reached:
+                visit(field.message_type)
+
+    for name in PAIRS:
+        visit(MESSAGES[name])
+    left = {name for name in MESSAGES if not name.endswith("Request")} - reached
+    assert left == set(BY_HAND)
+    for name in left:
+        inner = {field.message_type.name for field in MESSAGES[name].fields if field.message_type is not None}
+        assert inner <= set(PAIRS), name
+
+
+def test_every_dataclass_of_the_api_is_mirrored() -> None:
+    reached: set[type] = set()
+
+    def visit(hint: Any) -> None:
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in reached:
+            reached.add(hint)
+            for inner in typing.get_type_hints(hint).values():
+                visit(inner)
+        for argument in typing.get_args(hint):
             visit(argument)
 
-    for value, _ in VALUES:
-        visit(type(value))
-    defined = {one for one in vars(details).values() if isinstance(one, type) and one.__module__ == details.__name__}
-    assert tested == defined
+    for kind in PAIRS.values():
+        visit(kind)
+    for module in (views, details, traces):
+        own = {one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__}
+        assert own <= reached
+    assert set(spellings.SPELLINGS) <= reached, "a spelling of nothing"
 
 
-def test_an_address_of_another_version_is_refused() -> None:
-    with pytest.raises(errors.InvalidInput, match="different versions"):
-        mirror.value(pb.AddressDetail(address="10.0.0.256"), details.AddressDetail)
+def test_fields_of_one_name_hold_the_same_on_both_sides() -> None:
+    """Two that are swapped on the way there and on the way back would come back as they were."""
+    value = filled("TraceFlowResponse")
+    said = sent(value, "TraceFlowResponse")
+    flow, flow_said = value.flows[0], said.flows[0]
+    assert (flow_said.source, flow_said.source_address) == (flow.source, str(flow.source_address))
+    assert flow_said.egress.policy.name == flow.egress.rule.policy.name
+    assert flow_said.ingress.rule_index == flow.ingress.rule.index
+    event, event_said = flow.verdicts[0], flow_said.verdicts[0]
+    assert (event_said.process_id, event_said.process_command) == (event.process.pid, event.process.command)
+    assert (event_said.time_unix_ns, event_said.repeats) == (event.time_ns, event.repeats)
+
+
+@dataclasses.dataclass(frozen=True)
+class More:
+    """A Lost with a field that no message has."""
+
+    count: int
+    where: str
+    since: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Less:
+    """A Lost without one that its message has."""
+
+    count: int
+
+
+@pytest.mark.parametrize(("value", "field"), [(More(1, "ring", 2), "since"), (Less(1), "where")])
+def test_a_field_that_one_side_lacks_is_a_mistake_and_not_left_out(value: object, field: str) -> None:
+    with pytest.raises(TypeError, match=field):
+        mirror.message(value, pb.Lost)
+    with pytest.raises(TypeError, match=field):
+        mirror.value(pb.Lost(), type(value))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "field", "value"),
+    [
+        (pb.AddressDetail(address="10.0.0.256"), details.AddressDetail, "address", "10.0.0.256"),
+        (pb.Identity(blocks=["10.0.0.1/8"]), details.Identity, "blocks", "10.0.0.1/8"),
+        (pb.ListMapsResponse(tables=[pb.KernelTable(kind="heap")]), traces.Tables, "kind", "heap"),
+        (pb.Verdict(verdict="ERROR", reason="MALFORMED", direction="up"), verdict.VerdictEvent, "direction", "up"),
+    ],
+)
+def test_what_another_version_says_is_refused_and_not_guessed(said: Any, kind: type, field: str, value: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="different versions") as raised:
+        mirror.value(said, kind)
+    assert (raised.value.field, raised.value.value) == (field, value)
+
+
+def test_what_an_older_agent_does_not_say_is_the_default() -> None:
+    said = sent(filled("Verdict"), "Verdict")
+    said.match = ""
+    assert mirror.value(said, verdict.VerdictEvent).match is verdict.Match.NONE

@@ -73,6 +73,8 @@ class LoadedMaps(tracing.Loaded, walk.Place):
     def rows(self, table: str, wanted: tracing.Wanted, state: desired_.DesiredState) -> Iterator[tracing.Row]:
         """Yield the rows of a map, in the kernel's order."""
         known = {codec.name: (which, codec) for which, codecs in layout.CODECS.items() for codec in codecs}
+        if table in {"config", "counters"} and wanted != tracing.Wanted():
+            return  # their rows are no pod's and no set's
         if table == "config":
             yield tracing.Row("generation", str(self._read_generation()))
             return

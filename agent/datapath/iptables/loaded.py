@@ -100,6 +100,9 @@ class LoadedRules(tracing.Loaded):
 
         A set may be named with its version or, as rules name it here, without: then those in force are meant.
         """
+        if wanted.policy_set:
+            remedy = "rules of iptables are of no numbered set; name a chain, or a pod"
+            raise errors.InvalidInput(field="--set", value=wanted.policy_set, remedy=remedy)
         headers = self._sets.headers(ruleset.SET_PREFIX)
         in_force = [name for name in (table + letter for letter in text.VERSIONS) if name in headers]
         in_force = [name for name in in_force if headers[name].references]

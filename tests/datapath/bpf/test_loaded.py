@@ -107,6 +107,8 @@ def test_maps_are_counted_and_dumped_in_words(pins: pathlib.Path) -> None:
     assert f"({endpoint.namespace}/{endpoint.pod})" in row.key
     assert [one.key for one in kernel.rows("config", everything, state)] == ["generation"]
     assert len(list(kernel.rows("counters", everything, state))) == len(layout.Counter)
+    for narrow in (tracing.Wanted(policy_set=1), tracing.Wanted(endpoint=endpoint)):
+        assert [*kernel.rows("config", narrow, state), *kernel.rows("counters", narrow, state)] == []
     with pytest.raises(errors.InvalidInput, match="MAP"):
         list(kernel.rows("events", everything, state))
     kernel.close()

@@ -18,7 +18,7 @@ import pytest
 from agent import errors, patience
 from agent.node.cri import client, messages, wire
 from agent.rpc import client as agent_client
-from agent.rpc import views
+from agent.rpc import details
 from tests.cluster import archives, node, programs, settings
 from tests.node.cri import answers
 
@@ -150,7 +150,7 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _endpoints(asking: agent_client.AgentClient) -> tuple[views.Endpoint, ...]:
+def _endpoints(asking: agent_client.AgentClient) -> tuple[details.Endpoint, ...]:
     try:
         return tuple(asking.endpoints())
     except errors.Unreachable:
