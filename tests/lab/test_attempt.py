@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, int]
 
 def _order(path: pathlib.Path, *probes: dict[str, Any], timeout_s: float = 2.0) -> list[dict[str, Any]]:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.connect(str(path))
         connection.sendall(json.dumps({"timeout_s": timeout_s, "probes": probes}).encode() + b"\n")
         received = b""

@@ -105,6 +105,7 @@ def test_a_resource_that_is_refused_holds_everything_back_and_is_named() -> None
         cluster.refused.add("nodes")
         first = asyncio.ensure_future(anext(updates))
         await eventually(lambda: made.counters["failures", "nodes"] >= 2)
+        await eventually(lambda: sum(not state.synced for state in made.states) == 1)
         assert not first.done()
         (refused,) = [state for state in made.states if not state.synced]
         assert refused.resource is api.Resource.NODES
