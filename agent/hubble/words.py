@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from agent.model import net, verdict
 
+SUMMARY_MOST = 2048
+"""Characters. A pod may be selected by hundreds of policies: the flow's own field names all of them, and whoever reads
+flows has a bound for each text."""
+
 
 def summary(event: verdict.VerdictEvent) -> str:
-    """Say in one line what decided, and where."""
+    """Say in one line of at most SUMMARY_MOST characters what decided, and where."""
     said = [event.reason.name.lower().replace("_", " ")]
     if event.rule is not None:
         said.append(f"by {event.rule}")
     if event.isolating:
         said.append(f"isolated by {', '.join(map(str, event.isolating))}")
-    said.append(f"at the {event.layer.name.lower()} layer")
-    return plain("; ".join(said))
+    where = f"at the {event.layer.name.lower()} layer"
+    return f"{_bounded(plain('; '.join(said)), SUMMARY_MOST - len(where) - 2)}; {where}"
 
 
 def with_call(said: str, event: verdict.VerdictEvent) -> str:
@@ -37,6 +41,10 @@ def socket_address(end: verdict.FlowEnd) -> str:
     """Return ADDRESS:PORT, or [ADDRESS]:PORT; without a port where there is none."""
     host = f"[{end.address}]" if end.address.version == net.Family.IPV6.value else str(end.address)
     return f"{host}:{end.port}" if end.port else host
+
+
+def _bounded(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def plain(text: str) -> str:

@@ -8,8 +8,9 @@ import pytest
 
 from agent.api.flow import flow_pb2 as pb
 from agent.api.observer import observer_pb2
-from agent.hubble import flows, records
-from agent.model import net, verdict
+from agent.flows import records as recorded
+from agent.hubble import client, flows, records, words
+from agent.model import net, resources, verdict
 from tests.hubble import variety
 from tests.support import agents
 
@@ -119,6 +120,20 @@ def test_no_control_character_of_a_process_or_label_reaches_a_terminal() -> None
     sent = pb.Flow.FromString(flow.SerializeToString())
     assert sent.Summary.isprintable()
     assert all(label.isprintable() for label in sent.source.labels)
+
+
+def test_a_summary_is_bounded_and_the_policies_are_all_there() -> None:
+    refs = tuple(resources.ObjectRef("NetworkPolicy", "n" * 63, f"{number:03}-{'p' * 249}") for number in range(200))
+    event = agents.flow(isolating=refs)
+    flow = message(isolating=refs)
+    assert len(words.summary(event)) == words.SUMMARY_MOST
+    assert flow.Summary.startswith("policy denied; isolated by NetworkPolicy nnn")
+    assert "...; at the packet layer" in flow.Summary
+    assert [policy.name for policy in flow.ingress_denied_by] == [ref.name for ref in refs]
+    line = client.line_of(event)
+    assert line is not None
+    assert isinstance(line.item, recorded.Record)
+    assert line.item.policies == refs
 
 
 def test_numbers_tell_flows_of_every_life_of_every_agent_apart() -> None:
