@@ -77,7 +77,7 @@ def _response(item: verdict.Item, number: int) -> pb.GetFlowsResponse:
     if isinstance(item, verdict.Lost):
         return pb.GetFlowsResponse.FromString(flows.lost(item, node="", first_ns=0, last_ns=0))
     flow = flows.flow(told.Record(item, number, 0), version="")
-    return pb.GetFlowsResponse(flow=flow, node_name=item.node, time=flow.time)
+    return pb.GetFlowsResponse(flow=flow, node_name=flow.node_name, time=flow.time)
 
 
 def beside(agent_socket: pathlib.Path) -> pathlib.Path:

@@ -52,9 +52,9 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
         source=_endpoint(source, event.node),
         destination=_endpoint(destination, event.node),
         Type=pb.SOCK if event.layer is verdict.Layer.SOCKET else pb.L3_L4,
-        node_name=event.node,
-        source_names=[words.plain(name) for name in records.names(source)],
-        destination_names=[words.plain(name) for name in records.names(destination)],
+        node_name=words.name(event.node),
+        source_names=[words.name(words.plain(name)) for name in records.names(source)],
+        destination_names=[words.name(words.plain(name)) for name in records.names(destination)],
         event_type=pb.CiliumEventType(type=record.event_type, sub_type=record.event_sub_type),
         source_service=_service(source),
         destination_service=_service(records.dialled(event)),
@@ -101,24 +101,24 @@ def layer4(event: verdict.VerdictEvent) -> pb.Layer4 | None:
 
 def _endpoint(end: verdict.FlowEnd, node: str) -> pb.Endpoint:
     word = records.reserved(end, node)
-    derived = [f"k8s:{records.NAMESPACE_LABEL}={end.namespace}"] if end.pod else []
+    derived = [f"k8s:{records.NAMESPACE_LABEL}={words.name(end.namespace)}"] if end.pod else []
     return pb.Endpoint(
         identity=end.identity,
-        namespace=end.namespace,
+        namespace=words.name(end.namespace),
         labels=[*_labels(end), *derived, *([records.RESERVED + word] if word else [])],
-        pod_name=end.pod,
+        pod_name=words.name(end.pod),
         cluster_name=records.cluster(end),
     )
 
 
 def _labels(end: verdict.FlowEnd) -> Iterable[str]:
     shown = ((key, value) for key, value in end.labels.items() if key != records.NAMESPACE_LABEL)
-    return (words.plain(f"k8s:{key}={value}") for key, value in shown)
+    return (words.name(words.plain(f"k8s:{key}={value}")) for key, value in shown)
 
 
 def _service(end: verdict.FlowEnd) -> pb.Service | None:
     found = records.service(end)
-    return pb.Service(name=found.name, namespace=found.namespace) if found is not None else None
+    return pb.Service(name=words.name(found.name), namespace=words.name(found.namespace)) if found is not None else None
 
 
 def _attribute(message: pb.Flow, event: verdict.VerdictEvent) -> None:
@@ -136,4 +136,6 @@ def _attribute(message: pb.Flow, event: verdict.VerdictEvent) -> None:
 
 
 def _policy(ref: resources.ObjectRef, label: str) -> pb.Policy:
-    return pb.Policy(name=ref.name, namespace=ref.namespace, kind=ref.kind, labels=[label])
+    return pb.Policy(
+        name=words.name(ref.name), namespace=words.name(ref.namespace), kind=words.name(ref.kind), labels=[label]
+    )

@@ -11,6 +11,9 @@ SUMMARY_MOST = 2048
 """Characters. A pod may be selected by hundreds of policies: the flow's own field names all of them, and whoever reads
 flows has a bound for each text."""
 
+NAME_MOST = 1024
+"""Characters of a name. Kubernetes has 253 at most; manifests from a directory may say anything."""
+
 
 def summary(event: verdict.VerdictEvent) -> str:
     """Say in one line of at most SUMMARY_MOST characters what decided, and where."""
@@ -41,6 +44,11 @@ def socket_address(end: verdict.FlowEnd) -> str:
     """Return ADDRESS:PORT, or [ADDRESS]:PORT; without a port where there is none."""
     host = f"[{end.address}]" if end.address.version == net.Family.IPV6.value else str(end.address)
     return f"{host}:{end.port}" if end.port else host
+
+
+def name(text: str) -> str:
+    """Cut a name that Kubernetes would not have taken: whoever reads flows has a bound for each text."""
+    return _bounded(text, NAME_MOST)
 
 
 def _bounded(text: str, most: int) -> str:

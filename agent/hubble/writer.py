@@ -48,7 +48,7 @@ class Writer:
             Summary=words.with_call(piece.summary, event),
             aggregate=flows.aggregate(event),
         )
-        envelope = observer_pb2.GetFlowsResponse(node_name=event.node)
+        envelope = observer_pb2.GetFlowsResponse(node_name=words.name(event.node))
         seconds, nanos = divmod(event.time_ns, NANO)
         for time in (own.time, envelope.time):
             time.seconds, time.nanos = seconds, nanos

@@ -136,6 +136,20 @@ def test_a_summary_is_bounded_and_the_policies_are_all_there() -> None:
     assert line.item.policies == refs
 
 
+def test_names_that_kubernetes_would_not_have_taken_are_cut() -> None:
+    long = "x" * 20_000
+    ref = resources.ObjectRef(long, long, long)
+    end = dataclasses.replace(variety.pod(long, long, "10.0.0.9", 300, **{long: long}), owner=ref)
+    service = verdict.FlowEnd(
+        identity=2, address=end.address, port=80, owner=resources.ObjectRef("Service", long, long)
+    )
+    event = agents.flow(source=end, destination=service, isolating=(ref,), node=long)
+    line = client.line_of(event)
+    assert line is not None
+    assert isinstance(line.item, recorded.Record)
+    assert line.item.source.pod == "x" * (words.NAME_MOST - 3) + "..."
+
+
 def test_numbers_tell_flows_of_every_life_of_every_agent_apart() -> None:
     runs = [records.run_number(node, began) for node in ("n1", "n2") for began in (1, 2)]
     some = {records.Record(agents.flow(), serial, run).uuid for run in runs for serial in (0, 1, 2**48, 2**62 - 1)}
