@@ -31,6 +31,14 @@ mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir /run/netns || exit
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni && exec containerd -c "$0"
 """
 """What containerd has in one place for the whole machine is this one's own."""
+SLOW = f"""#!{sys.executable} -IS
+import json, os, sys, time
+given = json.load(sys.stdin)
+if os.environ["CNI_COMMAND"] == "ADD":
+    time.sleep(0.5)
+    print(json.dumps(given["prevResult"]))
+"""
+"""A CNI plugin that takes its time, as those do that ask an API: what it says is cached when it has ended."""
 MANIFEST = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -113,18 +121,29 @@ def containerd(tmp_path: pathlib.Path) -> Iterator[Containerd]:
                 directory.rmdir()
 
 
+def _programs(directory: pathlib.Path) -> pathlib.Path:
+    """Put the CNI plugins into a directory, with the slow one."""
+    directory.mkdir()
+    for program in programs.plugins().iterdir():
+        (directory / program.name).symlink_to(program)
+    (directory / "slow").write_text(SLOW)
+    (directory / "slow").chmod(0o755)
+    return directory
+
+
 def _configure(directory: pathlib.Path) -> pathlib.Path:
     for name in ("cni", "source"):
         (directory / name).mkdir()
     (directory / "source" / "all.yaml").write_text(MANIFEST)
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}]], "dataDir": str(directory / "addresses")}
-    network = {"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "ipam": ipam}]}
+    plugins = [{"type": "ptp", "ipam": ipam}, {"type": "slow"}]
+    network = {"cniVersion": "0.4.0", "name": "pods", "plugins": plugins}
     (directory / "cni" / "10-pods.conflist").write_text(json.dumps(network))
     runtime = {"runtime_type": "io.containerd.runc.v2", "options": {"BinaryName": str(node.runc())}}
     cri = {
         "sandbox_image": settings.SANDBOX_IMAGE,
         "restrict_oom_score_adj": True,
-        "cni": {"bin_dir": str(programs.plugins()), "conf_dir": str(directory / "cni")},
+        "cni": {"bin_dir": str(_programs(directory / "plugins")), "conf_dir": str(directory / "cni")},
         "containerd": {"runtimes": {"runc": runtime}, "snapshotter": "native"},
     }
     content: dict[str, object] = {"version": 2, "root": str(directory / "root"), "state": str(directory / "running")}
