@@ -16,9 +16,8 @@ BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=build/bpf/%.o)
 BPF_CLANG ?= clang
 BPF_CFLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Werror -Ibpf/include -idirafter /usr/include/$(MULTIARCH)
 
-# Most of a kernel test's time is waiting: three processes keep two cores half busy. One process: make test PARALLEL=
+# Most of a test's time is waiting. One process: make test PARALLEL=
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
-WAITING ?= $(if $(PARALLEL),-n 3 --dist loadscope)
 
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
@@ -87,7 +86,7 @@ preflight:
 	@scripts/preflight
 
 kernel: setup preflight
-	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q $(WAITING) -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q $(PARALLEL) -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
 
 # Every test on every engine and topology: more than an hour.
 test-matrix: setup preflight
