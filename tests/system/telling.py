@@ -31,6 +31,10 @@ GENERATIONS = 1 << 32
 """They wrap."""
 
 
+HELD = verdict.Reason.ENDPOINT_HELD
+"""Told of a pod whose rows were not in yet when it was asked: no table is about that, and it is asked again."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """From when on verdicts count."""
@@ -124,5 +128,5 @@ class Telling:
             ) as items:
                 events = [item for item in items if isinstance(item, verdict.VerdictEvent)]
             if len(events) < count or events[0].time_ns < moment.since_ns:
-                return (event for event in events if moment.admits(node, event))
+                return (event for event in events if moment.admits(node, event) and event.reason is not HELD)
             count *= 2
