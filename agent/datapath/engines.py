@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent import clock, errors
-from agent.datapath import base, layered, memory, merged, migration, privileges
+from agent.datapath import base, bridges, layered, memory, merged, migration, privileges
 from agent.model import verdict
 
 if TYPE_CHECKING:
@@ -196,8 +196,8 @@ def _nfbpf(home: Home, tell: Tell) -> Made:
 
 
 def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Made:
-    from agent.datapath.bpf import bridges, events, ipvs  # noqa: PLC0415 - see `_make`
     from agent.datapath.bpf import datapath as bpf_  # noqa: PLC0415 - likewise
+    from agent.datapath.bpf import events, ipvs  # noqa: PLC0415 - see `_make`
     from agent.datapath.iptables import datapath, variant  # noqa: PLC0415 - likewise
 
     privileges.require("enforcing with iptables", privileges.IPTABLES)

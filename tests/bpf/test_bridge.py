@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.datapath.bpf import bridges
+from agent.datapath import bridges
 from agent.model import net
 from agent.model import verdict as verdict_
 from tests.bpf import conftest, node, packets, states, traffic

@@ -33,7 +33,7 @@ FORBIDDEN = ("ECONNREFUSED", engines.TIME_OUT)
 
 
 WITHOUT_SOCKETS = [one for one in engines.COMBINATIONS if one.engine.iptables and not one.engine.sockets]
-DAILY = [engines.PAIRWISE[3]]
+DAILY = [engines.PAIRWISE[2]]
 
 
 @pytest.fixture(scope="module", params=engines.by_combination(DAILY, among=WITHOUT_SOCKETS))

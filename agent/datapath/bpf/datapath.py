@@ -28,10 +28,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import base, plan, probe
+from agent.datapath import base, bridges, plan, probe
 from agent.datapath.bpf import (
     artifacts,
-    bridges,
     conntrack,
     ipvs,
     layout,

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import base
+from agent.datapath import base, bridges
 from agent.datapath.iptables import commands, loaded, netdev, removal, render, selftest, stamp, verdicts, writer
 from agent.datapath.iptables import variant as variant_
 from agent.model import endpoint, net
@@ -50,6 +50,8 @@ class IptablesDatapath(base.Datapath):
         self._links_seen: int | None = None
         """The generation of nftables at that time."""
         self._checks_links = True
+        self._matches_ports = False
+        """The kernel can match the port of a bridge."""
         self._cache = render.Cache()
 
     def open(self) -> base.EngineReport:
@@ -57,6 +59,7 @@ class IptablesDatapath(base.Datapath):
         choice = variant_.Choice(self._variant, "") if self._variant else variant_.choose()
         found = selftest.run(choice.variant)
         self._checks_links = found.links
+        self._matches_ports = found.ports
         self._writer = writer.Writer(choice.variant)
         self._generation = self._writer.open(found.tables) or 0
         why = (choice.why,) if choice.why else ()
@@ -76,14 +79,19 @@ class IptablesDatapath(base.Datapath):
     def _apply(self, desired: desired_.DesiredState) -> base.Applied:
         begun = time.perf_counter()
         self.settle()
-        inputs = _Inputs(state=dataclasses.replace(desired, revision=0), interfaces=_interfaces_of(desired))
+        inputs = _Inputs(
+            state=dataclasses.replace(desired, revision=0),
+            interfaces=_interfaces_of(desired),
+            ports=bridges.filtered() if self._matches_ports else frozenset(),
+        )
         if inputs == self._applied:
             return base.Applied(generation=self._generation, written=0, flipped=0, seconds=time.perf_counter() - begun)
         # A number stands for one state: also one that was in force in one family only, because the other failed.
         self._generation = generation = self._generation + 1
         self.moments.staged(generation, desired)
         rulesets = {
-            family: render.render(desired, family, inputs.interfaces, generation, self._cache) for family in net.Family
+            family: render.render(desired, family, inputs.interfaces, generation, self._cache, ports=inputs.ports)
+            for family in net.Family
         }
         self._applied = None
         written = self._opened().apply(rulesets)
@@ -181,6 +189,8 @@ class _Inputs:
 
     state: desired_.DesiredState
     interfaces: Mapping[int, str]
+    ports: frozenset[net.Family]
+    """See `render.render`."""
 
 
 def _interfaces_of(state: desired_.DesiredState) -> Mapping[int, str]:

@@ -71,6 +71,18 @@ class ByInterface:
         return "-i", prefix + "+"
 
 
+class ByPort:
+    """Matches the bridge port a frame came in by; only where br_netfilter shows frames to netfilter."""
+
+    def whole(self, key: Key) -> tuple[str, ...]:
+        """Match one port."""
+        return "-m", "physdev", "--physdev-in", key
+
+    def prefix(self, prefix: Key) -> tuple[str, ...]:
+        """Match ports whose names begin alike."""
+        return "-m", "physdev", "--physdev-in", prefix + "+"
+
+
 def address_key(address: net.Address) -> Key:
     """Return the key of an address."""
     width = ipaddress.IPV4LENGTH if address.version == net.Family.IPV4.value else ipaddress.IPV6LENGTH

@@ -33,6 +33,7 @@ MODULE_OF: Mapping[str, tuple[str, ...]] = {
     "--dst-type": ("addrtype",),
     "--icmpv6-type": ("icmp6",),
     "--hl-eq": ("hl",),
+    "--physdev-in": ("physdev",),
     "--bytecode": ("bpf",),
     "--comment": ("comment",),
 }
@@ -51,6 +52,8 @@ class Packet:
     icmp_type: int = 0
     hop_limit: int = 64
     interface: str = "eth0"
+    port: str = ""
+    """Of the bridge `interface`; "" where it is none, or netfilter is not shown what it carries."""
     state: str = "NEW"
     reply: bool = False
     original_source: net.Address | None = None
@@ -136,9 +139,11 @@ def _by_word(word: str, value: str) -> Matcher | None:  # noqa: C901, PLR0911, P
             network = ipaddress.ip_network(value)
             return lambda walking: walking.packet.destination in network
         case "-i":
-            if value.endswith("+"):
-                return lambda walking: walking.packet.interface.startswith(value[:-1])
-            return lambda walking: walking.packet.interface == value
+            named = _name(value)
+            return lambda walking: named(walking.packet.interface)
+        case "--physdev-in":
+            named = _name(value)
+            return lambda walking: named(walking.packet.port)
         case "-p":
             number = PROTOCOLS.get(value) or int(value)
             return lambda walking: walking.packet.protocol == number
@@ -171,6 +176,13 @@ def _by_word(word: str, value: str) -> Matcher | None:  # noqa: C901, PLR0911, P
             return lambda walking: walking.packet.hop_limit == int(value)
         case _:
             return None
+
+
+def _name(value: str) -> Callable[[str], bool]:
+    """Match an interface's name; with `+` at its end, every name that begins so."""
+    if value.endswith("+"):
+        return lambda name: name.startswith(value[:-1])
+    return lambda name: name == value
 
 
 def _ports(value: str) -> Callable[[int], bool]:

@@ -15,7 +15,7 @@ what the kernel holds or which variant of iptables runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from agent import desired
 from agent.datapath.iptables import discovery, dispatch, members, policy, prefix, quoted, ruleset, source, ways
@@ -63,8 +63,12 @@ def render(
     interfaces: Mapping[int, str],
     generation: int,
     cache: Cache | None = None,
+    *,
+    ports: Container[net.Family] = (),
 ) -> ruleset.Ruleset:
     """Render what `state` says of one family; `interfaces` names the node's interfaces by index.
+
+    `ports`: the families whose bridged packets netfilter sees with the port they came in by.
 
     With `cache`, sets whose members are as in the last render of this family are the very same objects. The result
     does not depend on it.
@@ -80,7 +84,8 @@ def render(
     writer.finish()
     if cache:
         cache.writers[family] = book, writer
-    check = source.Check(rendering.owners, family, interfaces, rendering.dropped(prefix.Note.FORGED))
+    forged = rendering.dropped(prefix.Note.FORGED)
+    check = source.Check(rendering.owners, family, interfaces, forged, has_ports=family in ports)
     return ruleset.Ruleset(
         family=family,
         chains={

@@ -29,6 +29,8 @@ class Finding:
     """The tables the kernel has."""
     links: bool
     """nftables can check sources at veths."""
+    ports: bool
+    """Rules can match the port of a bridge that a frame came in by."""
     reasons: tuple[str, ...] = ()
     """What does not hold, one line each."""
     proved: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ def run(variant: commands.Variant) -> Finding:
     return Finding(
         tables=tuple(map(ruleset.Table, found["tables"])),
         links=found["links"],
+        ports=found["ports"],
         reasons=tuple(found["reasons"]),
         proved=() if found["unproved"] else (proof,),
         unproved=(f"iptables is not proved: {found['unproved']}",) if found["unproved"] else (),
@@ -73,4 +76,4 @@ def _unproved(variant: commands.Variant, why: str) -> Finding:
             for family in net.Family:
                 commands.save(family, variant, table)
             tables.append(table)
-    return Finding(tables=tuple(tables), links=True, unproved=(f"iptables is not proved: {why}",))
+    return Finding(tables=tuple(tables), links=True, ports=False, unproved=(f"iptables is not proved: {why}",))

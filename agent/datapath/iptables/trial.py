@@ -26,7 +26,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent import errors
-from agent.datapath.iptables import commands, prefix, quoted, removal, ruleset, sets, text
+from agent.datapath import bridges
+from agent.datapath.iptables import commands, dispatch, prefix, quoted, removal, ruleset, sets, text
 from agent.model import net
 
 CLONE_NEWNET = 0x40000000
@@ -53,6 +54,8 @@ GUARDS: Mapping[ruleset.Table, ruleset.Jump] = {
     ruleset.Table.SECURITY: ruleset.Jump("INPUT", "NW-PROBE-SECURITY"),
 }
 """Into the chain of each table that sends on what is the trial's."""
+PORT_CHAIN = "NW-PROBE-PORT"
+"""No packet comes by it."""
 LINK_TABLE = f"""\
 table {" ".join(removal.NETDEV_TRIAL)} {{
     chain probe {{
@@ -78,7 +81,8 @@ class _Ports:
 def main() -> int:
     """Be the process."""
     variant = commands.Variant(sys.argv[1])
-    answer: dict[str, object] = {"missing": "", "needs": "", "tables": [], "links": True, "reasons": [], "unproved": ""}
+    answer: dict[str, object] = {"missing": "", "needs": "", "tables": [], "links": True, "ports": False}
+    answer |= {"reasons": [], "unproved": ""}
     try:
         if _leave():
             _raise_loopback()
@@ -108,7 +112,7 @@ def _leave() -> bool:
 def _clean(variant: commands.Variant) -> None:
     """Remove what a trial has made, or one that was cut short has left; what is not there is no error."""
     for family in net.Family:
-        every = {ruleset.Table.RAW: _raw(family), ruleset.Table.SECURITY: _security(family)}
+        every = {ruleset.Table.RAW: {**_raw(family), PORT_CHAIN: ()}, ruleset.Table.SECURITY: _security(family)}
         every[ruleset.Table.FILTER] = _filter(family, _Ports(tcp=1, closed_tcp=1, udp=1, closed_udp=1))
         for table, chains in every.items():
             gone = text.TableChange(remove=tuple(chains), delete=(GUARDS[table],))
@@ -145,7 +149,15 @@ def _probe(variant: commands.Variant, *, alone: bool) -> dict[str, object]:
     except errors.DatapathError as error:
         links = False
         reasons.append(f"forged fragments and ARP of pods are not checked: {error}")
-    return {"tables": [table.value for table in tables], "links": links, "reasons": reasons, "unproved": unproved}
+    bridged = bool(bridges.filtered())
+    try:
+        if bridged:
+            _match_ports(variant)
+    except errors.ApplyFailed as error:
+        bridged = False
+        reasons.append(f"forged sources of pods on a bridge are checked by nftables alone: {error}")
+    found = {"tables": [table.value for table in tables], "links": links, "ports": bridged}
+    return {**found, "reasons": reasons, "unproved": unproved}
 
 
 def _judge(family: net.Family, before: Mapping[str, bool], after: Mapping[str, bool], *, alone: bool) -> str:
@@ -215,6 +227,14 @@ def _write_rules(variant: commands.Variant, family: net.Family, tables: Sequence
         except errors.ApplyFailed as error:
             feature = f"a rule of this engine in iptables-{variant.value} ({error})"
             raise errors.NotSupported(feature=feature, needs="the kernel's module for its match or target") from error
+
+
+def _match_ports(variant: commands.Variant) -> None:
+    """Write a rule that asks for a bridge's port. Raises ApplyFailed where this machine does not take it."""
+    rule = text.rule_text(ruleset.Rule((*dispatch.ByPort().prefix("nwprobe"), "-j", "DROP")), {})
+    for family in net.Family:
+        change = text.TableChange(write={PORT_CHAIN: (rule,)})
+        commands.restore(family, variant, text.transaction({ruleset.Table.RAW: change}))
 
 
 def _guard(family: net.Family, chain: str) -> str:

@@ -6,8 +6,10 @@ import dataclasses
 import ipaddress
 import random
 
+import pytest
+
 from agent import desired
-from agent.datapath.iptables import interpreter, prefix, render
+from agent.datapath.iptables import interpreter, prefix, render, ruleset
 from agent.model import net
 from tests.support import random_state
 
@@ -35,8 +37,9 @@ def state() -> desired.DesiredState:
 
 
 def genuine(packet: interpreter.Packet, known: desired.DesiredState) -> bool:
-    """Decide as source.h does."""
-    arrived = next((index for index, name in NAMES.items() if name == packet.interface), 0)
+    """Decide as source.h does, at the port of a bridge as tc_source.bpf.c does at the veth."""
+    place = packet.port if packet.port in NAMES.values() else packet.interface
+    arrived = next((index for index, name in NAMES.items() if name == place), 0)
     sender = next((item for item in known.endpoints.values() if arrived and item.veth_ifindex == arrived), None)
     owner = next((item for item in known.endpoints.values() if packet.source in item.addresses), None)
     kind, hops = packet.icmp_type, packet.hop_limit
@@ -51,14 +54,17 @@ def genuine(packet: interpreter.Packet, known: desired.DesiredState) -> bool:
     return owner is None or not owner.ingress_ifindex or owner.ingress_ifindex == arrived
 
 
-def test_every_packet_is_judged_as_the_bpf_program_does() -> None:
+@pytest.mark.parametrize("ports", [(), tuple(net.Family)], ids=["bare", "ports"])
+def test_every_packet_is_judged_as_the_bpf_program_does(ports: tuple[net.Family, ...]) -> None:
     known = state()
     verdicts = set()
+    places = [(interface, "") for interface in INTERFACES]
+    places += [("cni0", port) for port in ("veth901", "eth0", "veth9001")] if ports else []
     for family in net.Family:
-        model = interpreter.Model(render.render(known, family, NAMES, 1))
+        model = interpreter.Model(render.render(known, family, NAMES, 1, ports=ports))
         icmp = [(58, kind, hops) for kind in (*range(128, 138), 143) for hops in (1, 64, 255)]
         for source in (each for each in SOURCES if net.family_of(each) is family):
-            for interface in INTERFACES:
+            for interface, port in places:
                 for protocol, kind, hops in ((6, 0, 64), *(icmp if family is net.Family.IPV6 else ())):
                     packet = interpreter.Packet(
                         source=source,
@@ -67,13 +73,36 @@ def test_every_packet_is_judged_as_the_bpf_program_does() -> None:
                         icmp_type=kind,
                         hop_limit=hops,
                         interface=interface,
+                        port=port,
                     )
                     outcome = model.hook("PREROUTING", packet)
                     expected = genuine(packet, known)
                     assert outcome.passed is expected, packet
                     assert outcome.notes == (() if expected else (prefix.Note.FORGED,))
-                    verdicts.add((family, interface, expected))
+                    verdicts.add((family, interface, port, expected))
     assert len(verdicts) > 14
+
+
+def test_a_pod_on_a_bridge_speaks_only_from_its_own_address_where_ports_are_shown() -> None:
+    known = state()
+    mine, others = (random_state.LOCAL[number - ROUTED :: 3] for number in (BRIDGED, ROUTED))
+    for family in net.Family:
+        model = interpreter.Model(render.render(known, family, NAMES, 1, ports=(family,)))
+        for sources, passes in ((mine, True), (others, False), (SOURCES[-4:-2], False)):
+            for source in (each for each in sources if net.family_of(each) is family):
+                packet = interpreter.Packet(
+                    source=source, destination=source, protocol=17, interface="cni0", port="veth901"
+                )
+                assert model.hook("PREROUTING", packet).passed is passes, packet
+
+
+def test_a_pod_on_a_bridge_has_one_chain_and_one_rule_on_the_way_to_it() -> None:
+    rules = render.render(state(), net.Family.IPV4, NAMES, 1, ports=tuple(net.Family)).chains[ruleset.Table.RAW]
+    assert len(rules["NW-PORT"]) == 2
+    assert "NW-PORT=veth901" in rules
+    assert not [
+        name for name in render.render(state(), net.Family.IPV4, NAMES, 1).chains[ruleset.Table.RAW] if "PORT" in name
+    ]
 
 
 def test_without_known_interfaces_nothing_is_forged() -> None:

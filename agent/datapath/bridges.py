@@ -14,23 +14,34 @@ import fcntl
 import pathlib
 import socket
 import struct
+from collections.abc import Mapping
+
+from agent.model import net
 
 SIOCETHTOOL = 0x8946
 ETHTOOL_GDRVINFO = 3
 DRVINFO_BYTES = 196
 """struct ethtool_drvinfo: u32 command, then 32 bytes of driver name."""
-SWITCHES = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+SWITCHES: Mapping[net.Family, str] = {
+    net.Family.IPV4: "net/bridge/bridge-nf-call-iptables",
+    net.Family.IPV6: "net/bridge/bridge-nf-call-ip6tables",
+}
 SYSCTLS = pathlib.Path("/proc/sys")
 
 
 def unfiltered() -> tuple[str, ...]:
     """Return what does not hold on this node's bridges, one line each; empty: no bridge, or all is well."""
     names = [name for _, name in socket.if_nameindex() if _driver(name) == "bridge"]
-    off = [switch for switch in SWITCHES if not _is_on(SYSCTLS / switch)]
+    off = [switch for switch in SWITCHES.values() if not _is_on(SYSCTLS / switch)]
     if not names or not off:
         return ()
     switches = " and ".join(switch.replace("/", ".") for switch in off)
     return (f"pods on one bridge ({', '.join(names)}) reach each other past the packet layer: {switches} must be 1",)
+
+
+def filtered() -> frozenset[net.Family]:
+    """Return the families whose bridged packets netfilter sees, with the port each came in by."""
+    return frozenset(family for family, switch in SWITCHES.items() if _is_on(SYSCTLS / switch))
 
 
 def _is_on(switch: pathlib.Path) -> bool:
