@@ -39,6 +39,7 @@ class WatchState:
     synced: bool = False
     """The first list is in."""
     connected: bool = False
+    """It answered the last request: a list, or the watch that is under way."""
     since_unix_ns: int
     """Since when it is connected, or is not."""
     heard_unix_ns: int = 0
@@ -203,11 +204,16 @@ def _stands(old: WatchState, delta: deltas.Delta) -> WatchState:
         case deltas.Lost():
             since = delta.unix_ns if old.connected else old.since_unix_ns
             return dataclasses.replace(old, connected=False, since_unix_ns=since, error=delta.reason)
-        case deltas.Listed():
-            return dataclasses.replace(old, synced=True, heard_unix_ns=delta.unix_ns)
-        case deltas.Changed() | deltas.Heard():
+        case deltas.Listed() | deltas.Changed() | deltas.Heard():
             since = old.since_unix_ns if old.connected else delta.unix_ns
-            return dataclasses.replace(old, connected=True, since_unix_ns=since, heard_unix_ns=delta.unix_ns, error="")
+            return dataclasses.replace(
+                old,
+                synced=old.synced or isinstance(delta, deltas.Listed),
+                connected=True,
+                since_unix_ns=since,
+                heard_unix_ns=delta.unix_ns,
+                error="",
+            )
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

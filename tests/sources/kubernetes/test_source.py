@@ -26,12 +26,16 @@ class Cluster:
         self.refused: set[str] = set()
         """Resources whose requests are refused."""
         self.watching: dict[str, server.Request] = {}
+        self.opening = threading.Event()
+        """Watches are answered."""
+        self.opening.set()
 
     def answer(self, request: server.Request) -> None:
         resource = request.path.partition("?")[0].rpartition("/")[2]
         if resource in self.refused:
             request.say(b'{"reason":"Forbidden"}', status=403)
         elif "watch" in request.query:
+            self.opening.wait(LIMIT_S)
             request.begin()
             self.watching[resource] = request
             request.server.released.wait()
@@ -96,6 +100,20 @@ def test_it_yields_once_all_lists_are_in_then_after_each_change() -> None:
     told = run(test)
     assert {state.resource for state in told} == set(api.Resource)
     assert all(state.connected for state in told)
+
+
+def test_a_server_that_has_sent_its_lists_is_not_lost_while_the_watches_open() -> None:
+    async def test(
+        updates: AsyncGenerator[manifests.Update, None], made: source.KubernetesSource, cluster: Cluster
+    ) -> None:
+        cluster.opening.clear()
+        try:
+            await anext(updates)
+            assert made.lost_unix_ns is None
+        finally:
+            cluster.opening.set()
+
+    run(test)
 
 
 def test_a_resource_that_is_refused_holds_everything_back_and_is_named() -> None:
