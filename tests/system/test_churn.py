@@ -14,7 +14,7 @@ from tests.system import conftest, engines, stress
 pytestmark = pytest.mark.root
 
 FLIPS, FEWER_FLIPS = 1000, 100
-DEATHS, FEWER_DEATHS = 100, 10
+DEATHS, FEWER_DEATHS = 100, 5
 SHORT = (engines.PAIRWISE[1], engines.PAIRWISE[2])
 """Who stands a smaller number in `make test`: both variants, with and without a socket layer."""
 

@@ -81,7 +81,7 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=engines.by_combination())
+@pytest.fixture(scope="module", params=engines.by_combination(engines.FEWER))
 def combination(request: pytest.FixtureRequest) -> engines.Combination:
     one: engines.Combination = request.param
     return one

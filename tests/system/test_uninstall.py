@@ -74,7 +74,7 @@ def uninstall(each: lab.Lab, node: str) -> None:
     remains.in_node(each, node, *program, "uninstall", *flags, *root)
 
 
-@pytest.mark.parametrize("combination", engines.by_combination())
+@pytest.mark.parametrize("combination", engines.by_combination(engines.FEWER))
 def test_nothing_is_left_after_uninstall(combination: engines.Combination, capsys: pytest.CaptureFixture[str]) -> None:
     with combination.engine.lab(conftest.lab_name("uninstall"), combination.topology) as each:
         each.up([*CLUSTER, DENY])
