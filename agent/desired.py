@@ -29,10 +29,13 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
+from agent.fqdn import classes as classes_
 from agent.model import endpoint, identity, net, resources, verdict
 
 NOT_ISOLATED = 0
 """The policy set of an endpoint that no policy selects in that direction."""
+NO_RANK = 0xFFFF
+"""Comes after every rank that a rule can have."""
 ANY_PROTOCOL = 0
 """Protocol of a row that matches every protocol, ICMP included."""
 
@@ -67,10 +70,18 @@ class RowKey:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """What happens to what the key matches, and by which rule (a key of `DesiredState.rules`)."""
+    """What happens to what the key matches, and by which rule (a key of `DesiredState.rules`).
+
+    Only sets that allow by name have ranks: a rule's place in the order in which the set's rules are asked. Of a
+    static row, which speaks of an identity, `rank` is the deciding rule's and `passed` that of the first Pass it met.
+    Of the row of a name class, which only allows, `rank` is that of the first Allow in the Admin tier, and `passed`
+    that of the first one after it. A name allows what the static row denies where it comes first (`datapath.judge`).
+    """
 
     action: Action
     rule: int
+    rank: int = NO_RANK
+    passed: int = NO_RANK
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +99,8 @@ class PolicySet:
     rows: Mapping[RowKey, Row]
     isolating: tuple[resources.ObjectRef, ...]
     """The policies that isolate; what a default deny is attributed to."""
+    others: tuple[resources.ObjectRef, ...] = ()
+    """Policies that have rules here and isolate nobody (rules D4, E2)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +157,5 @@ class DesiredState:
     identities: Mapping[identity.NumericIdentity, identity.Identity] = dataclasses.field(default_factory=dict)
     services: Mapping[int, tuple[resources.ObjectRef, ...]] = dataclasses.field(default_factory=dict)
     """Service number -> the Services with that content, for people."""
+    names: classes_.Classes = dataclasses.field(default_factory=classes_.Classes)
+    """Which classes of names there are, by which sets have rows and for which addresses are learned."""

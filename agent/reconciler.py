@@ -26,6 +26,7 @@ from agent import desired as desired_
 from agent import errors, logs
 from agent import snapshot as snapshot_
 from agent.datapath import base
+from agent.fqdn import classes as name_classes
 from agent.model import audit as audit_
 from agent.model import endpoint, resources
 from agent.policy import audited as audited_
@@ -128,6 +129,7 @@ class Reconciler:
         """
         self._datapath = datapath
         self._view = endpoint.NodeView(name=node, deny_mode=deny_mode, hold_mode=hold_mode)
+        self._names = name_classes.Remembered()
         self._clock = clock
         self._listeners = tuple(listeners)
         self._applied = applied
@@ -283,7 +285,7 @@ class Reconciler:
         assert inputs.sandboxes is not None  # noqa: S101 - likewise
         snapshot = inputs.source.snapshot
         view = dataclasses.replace(self._view, sandboxes=inputs.sandboxes, audit=inputs.audit)
-        compiled = compiler.compile_node(snapshot, view)
+        compiled = compiler.compile_node(snapshot, view, self._names.build)
         state = dataclasses.replace(compiled.state, revision=inputs.revision)
         for listener in self._listeners:
             listener.staged(state, snapshot)

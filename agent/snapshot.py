@@ -109,7 +109,8 @@ def _mentions_changed(old: Snapshot, edits: Edits, declared: Mapping[str, resour
     pods = ((namespace, pod) for (namespace, _), pod in edits.pods.items())
     policies = ((ref.namespace, policy) for ref, policy in edits.policies.items())
     return any(
-        name not in (declared if item is None else old.namespaces) for name, item in itertools.chain(pods, policies)
+        name and name not in (declared if item is None else old.namespaces)
+        for name, item in itertools.chain(pods, policies)
     )
 
 
@@ -150,7 +151,7 @@ def _with_implied(
     policies: Iterable[resources.ObjectRef],
 ) -> Mapping[str, resources.Namespace]:
     """Add the namespaces that only pods or policies mention, with the label of rule A13."""
-    mentioned = ({namespace for namespace, _ in pods} | {ref.namespace for ref in policies}) - declared.keys()
+    mentioned = ({namespace for namespace, _ in pods} | {ref.namespace for ref in policies}) - declared.keys() - {""}
     implied = {name: resources.Namespace(name=name, labels=labels.Labels({METADATA_NAME: name})) for name in mentioned}
     return dict(sorted({**declared, **implied}.items()))
 

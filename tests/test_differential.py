@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import defaultdict
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,13 +22,17 @@ from agent.datapath import memory
 from agent.model import audit as audit_
 from agent.model import endpoint, net, resources, verdict
 from agent.policy import compiler, evaluator
-from tests.support import random_cluster
+from tests.support import random_cluster, random_dialects
 
 QUICK = 300
 THOROUGH = 10_000
 FLOWS = 40
 DIALS = 3
 IN_AUDIT = 60
+ACTIONS = {
+    verdict.Reason.RULE_ALLOWED: resources.RuleAction.ALLOW,
+    verdict.Reason.POLICY_DENY: resources.RuleAction.DENY,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,14 +55,19 @@ class Enforced:
 class Comparison:
     """One cluster, judged both ways."""
 
-    def __init__(self, cluster: random_cluster.Cluster) -> None:
-        """Compile and apply every node of `cluster`."""
+    def __init__(self, cluster: random_cluster.Cluster, answers: Sequence[random_dialects.Answer] = ()) -> None:
+        """Compile and apply every node of `cluster`, and let DNS answer."""
         self.cluster = cluster
         self.snapshot = cluster.snapshot
         self.audit = next((view.audit for view in cluster.views.values()), audit_.NOTHING)
         self.audited = 0
         """Flows of which a side was told as AUDIT."""
         self.nodes = {name: Enforced.of(self.snapshot, view) for name, view in cluster.views.items()}
+        self.names: defaultdict[tuple[tuple[str, str], net.Address], set[str]] = defaultdict(set)
+        self.named = 0
+        """Flows that pass only because DNS has answered."""
+        for answer in answers:
+            self.learn(answer)
         self.left_over = {
             address
             for enforced in self.nodes.values()
@@ -64,6 +75,19 @@ class Comparison:
             if self.snapshot.pods[item.namespace, item.pod].finished
             for address in item.addresses
         }
+
+    def learn(self, answer: random_dialects.Answer) -> None:
+        """Tell the pod's node; the evaluator is told flow by flow."""
+        pod = self.snapshot.pods[answer.pod]
+        enforced = self.nodes[str(pod.node)]
+        enforced.datapath.learn(cookie_of(enforced.view, pod), answer.name, [answer.address])
+        self.names[answer.pod, answer.address].add(answer.name)
+
+    def names_of(self, source: evaluator.Party, address: net.Address) -> frozenset[str]:
+        """Return the names for which DNS gave a pod an address."""
+        if not isinstance(source, resources.Pod):
+            return frozenset()
+        return frozenset(self.names.get(((source.namespace, source.name), address), ()))
 
     def compare(self, attempt: random_cluster.Attempt) -> None:
         """Judge one flow both ways; what is left of a finished pod is nobody to the evaluator."""
@@ -79,6 +103,7 @@ class Comparison:
             protocol=attempt.protocol,
             port=attempt.port,
             via_service=source == destination,  # else it never leaves the pod
+            names=self.names_of(source, attempt.server),
         )
         walk = evaluator.walk(self.snapshot, flow, self.audit)
         judged = self.judgements(attempt, source, destination)
@@ -90,6 +115,9 @@ class Comparison:
             assert denied[0].direction is expected, where
         for node, judgement in judged:
             self.attributed(self.nodes[node].state, judgement, walk, where)
+        if walk.decision.allowed and flow.names:
+            unnamed = dataclasses.replace(flow, names=frozenset())
+            self.named += not evaluator.evaluate(self.snapshot, unnamed, self.audit).allowed
         if walk.decision.allowed:
             told = self.told(attempt, source, destination)
             assert told == {(side.direction, frozenset(side.isolating)) for side in walk.decision.would_deny}, where
@@ -137,11 +165,16 @@ class Comparison:
     ) -> None:
         """Check that the rule named is one that allows, and that the isolating policies are those that isolate."""
         side = walk.egress if judgement.direction is net.Direction.EGRESS else walk.ingress
-        if judgement.reason is verdict.Reason.RULE_ALLOWED:
-            allowing = {
-                rule.rule for tier in side.tiers for policy in tier.policies for rule in policy.rules if rule.matches
+        action = ACTIONS.get(judgement.reason)
+        if action is not None and judgement.rule:
+            deciding = {
+                rule.rule
+                for tier in side.tiers
+                for policy in tier.policies
+                for rule in policy.rules
+                if rule.matches and rule.action is action
             }
-            assert state.rules[judgement.rule] in allowing, where
+            assert state.rules[judgement.rule] in deciding, where
         said = side.side.would if judgement.verdict is verdict.Verdict.AUDIT else side.side
         if judgement.set != desired.NOT_ISOLATED:
             assert said is not None, where
@@ -188,9 +221,18 @@ class Comparison:
         sides = [self.sending(pod, frontend, address, port) for address, port in backends]
         if sides:
             some = any(side.allowed for side in sides)
+            if self.by_name(enforced, pod):  # whether a backend has a name is the packet layer's to know
+                assert said.allowed or not some, where
+                return
             assert said.allowed == some, where
             assert (said.reason is verdict.Reason.SERVICE_DENIED) == (not some or in_vain(sides)), where
             assert (said.verdict is verdict.Verdict.AUDIT) == in_vain(sides), where
+
+    def by_name(self, enforced: Enforced, pod: resources.Pod) -> bool:
+        """Tell whether a pod may reach anything by its name."""
+        item = next(each for each in enforced.state.endpoints.values() if each.uid == pod.uid)
+        rows = enforced.state.sets[item.egress_set].rows if item.egress_set != desired.NOT_ISOLATED else {}
+        return any(key.identity in enforced.state.names.contents for key in rows)
 
     def sending(
         self, pod: resources.Pod, frontend: desired.Frontend, address: net.Address, port: int
@@ -204,6 +246,7 @@ class Comparison:
             protocol=net.Protocol(frontend.protocol),
             port=port,
             via_service=True,
+            names=self.names_of(pod, address),
         )
         return evaluator.evaluate(self.snapshot, flow, self.audit).egress
 

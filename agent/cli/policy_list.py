@@ -56,8 +56,7 @@ def _listing(policies: Sequence[details.Policy]) -> output.Listing:
 
 def _name(one: details.Policy) -> str:
     """Name it as `get` takes it; another kind's may have the name of a NetworkPolicy."""
-    plain = f"{one.ref.namespace}/{one.ref.name}"
-    return plain if one.ref.kind == "NetworkPolicy" else f"{one.ref.kind}/{plain}"
+    return f"{one.ref.namespace}/{one.ref.name}" if one.ref.kind == "NetworkPolicy" else one.ref.path
 
 
 def _lines(found: details.PolicyDetail) -> Iterator[tuple[str, object]]:

@@ -16,7 +16,7 @@ import click
 from agent import errors, snapshot
 from agent.cli import connection, manifest_files, output
 from agent.model import endpoint, resources
-from agent.policy import compiler, words
+from agent.policy import compiler, matching, words
 from agent.rpc import client, details
 from agent.sources import manifests
 
@@ -86,20 +86,22 @@ def _node(loaded: snapshot.Snapshot) -> str:
 def _compared(new: snapshot.Snapshot, agent: client.AgentClient) -> Iterator[Live]:
     endpoints = agent.endpoints()
     for ref, one in new.policies.items():
-        yield Live(policy=ref, in_force=_in_force(one, agent), selects=_selects(one, endpoints))
+        yield Live(policy=ref, in_force=_in_force(one, agent), selects=_selects(new, one, endpoints))
 
 
-def _selects(one: resources.NetworkPolicy, endpoints: Sequence[details.Endpoint]) -> tuple[str, ...]:
-    return tuple(
-        f"{each.namespace}/{each.pod}"
-        for each in endpoints
-        if each.namespace == one.namespace and one.subject.selects(each.labels)
+def _selects(
+    new: snapshot.Snapshot, one: resources.NetworkPolicy, endpoints: Sequence[details.Endpoint]
+) -> tuple[str, ...]:
+    """Name the pods that a policy selects; of namespaces that are not in the files no label is known."""
+    pods = (
+        resources.Pod(namespace=each.namespace, name=each.pod, uid=each.uid, labels=each.labels) for each in endpoints
     )
+    return tuple(f"{pod.namespace}/{pod.name}" for pod in pods if matching.selects(new, one, pod))
 
 
 def _in_force(one: resources.NetworkPolicy, agent: client.AgentClient) -> str:
     try:
-        found = agent.policy(f"{one.kind}/{one.namespace}/{one.name}")
+        found = agent.policy(one.ref.path)
     except errors.NotFound:
         return "new"
     same = found.rules == tuple(words.rules(one)) and found.subject == words.whole_subject(one)

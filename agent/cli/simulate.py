@@ -25,11 +25,13 @@ TITLES = {
     simulation.Outcome.UNRESOLVED: ("cannot be told", "yellow"),
 }
 """Outcomes whose flows are listed."""
+CLUSTER_WIDE = "ClusterNetworkPolicy"
+KINDS = {kind.lower(): kind for kind in ("NetworkPolicy", "CiliumNetworkPolicy", CLUSTER_WIDE)}
 
 
 @click.command()
 @manifest_files.option("New or changed policies")
-@click.option("--delete", "deleted", multiple=True, metavar="KIND/NS/NAME", help="A policy to do without.")
+@click.option("--delete", "deleted", multiple=True, metavar="KIND/[NS/]NAME", help="A policy to do without.")
 @click.option("--base", type=click.Path(path_type=pathlib.Path), help="Manifests of the cluster; else ask the agent.")
 @recordings.options
 @connection.agent_when_asked
@@ -64,12 +66,18 @@ def simulate(
 
 
 def ref(written: str) -> resources.ObjectRef:
-    """Return the policy that KIND/NAMESPACE/NAME means; raises InvalidInput."""
+    """Return the policy that KIND/NAMESPACE/NAME means, or KIND/NAME of a kind without namespaces.
+
+    Raises InvalidInput.
+    """
     kind, *rest = written.split("/")
-    if len(rest) != 2 or not all((kind, *rest)):  # noqa: PLR2004 - a namespace and a name
-        remedy = "write KIND/NAMESPACE/NAME, such as NetworkPolicy/shop/default-deny"
+    found = KINDS.get(kind.lower(), kind)
+    places = 1 if found == CLUSTER_WIDE else 2
+    if len(rest) != places or not all((kind, *rest)):
+        remedy = f"write KIND/NAMESPACE/NAME, such as NetworkPolicy/shop/default-deny, or {CLUSTER_WIDE}/NAME"
         raise errors.InvalidInput(field="--delete", value=written, remedy=remedy)
-    return resources.ObjectRef("NetworkPolicy" if kind.lower() == "networkpolicy" else kind, *rest)
+    namespace = "" if found == CLUSTER_WIDE else rest[0]
+    return resources.ObjectRef(found, namespace, rest[-1])
 
 
 def text(report: simulation.Report) -> Iterator[str]:
@@ -181,7 +189,8 @@ def _because(one: simulation.Judged) -> str:
         return one.why
     where = one.side.direction.name.lower()
     if one.blamed:
-        return f"{where} isolated by {', '.join(map(str, one.blamed))}"
+        does = "isolated" if one.side is None or one.side.rule is None else "denied"
+        return f"{where} {does} by {', '.join(map(str, one.blamed))}"
     return f"{where} allowed by {one.side.rule}" if one.side.rule else f"{where} not isolated"
 
 

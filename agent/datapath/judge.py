@@ -22,6 +22,9 @@ DROPPED = verdict_.Verdict.DROPPED
 AUDIT = verdict_.Verdict.AUDIT
 
 
+_DEFAULT = desired_.Row(desired_.Action.DENY, 0)
+
+
 class Hook(enum.Enum):
     """Where in the node's network namespace a packet is judged."""
 
@@ -137,16 +140,29 @@ class Judge:
         return self._by_rows(flow, direction, number, policy_set)
 
     def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
-        """Find the longest match among the rows of the peer's identity, else of ANY, else deny."""
+        """Find the longest match among the rows of the peer's identity, else of ANY, else deny; a name may allow."""
         peer = flow.server if direction is net.Direction.EGRESS else flow.client
-        for who in (self._find.identity_of(peer), identity.ANY):
-            row = self._find.row(policy_set, who, direction, flow.protocol, flow.port)
-            if row is not None and row.action is desired_.Action.ALLOW:
-                return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
-            if row is not None:
-                reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
-                return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
-        return _judged(DROPPED, verdict_.Reason.POLICY_DENIED, direction, number, policy_set=policy_set)
+        row = self._find.row(policy_set, self._find.identity_of(peer), direction, flow.protocol, flow.port)
+        if row is None:
+            row = self._find.row(policy_set, identity.ANY, direction, flow.protocol, flow.port) or _DEFAULT
+        if row.action is not desired_.Action.ALLOW:
+            row = self._by_name(flow, direction, number, policy_set, row) or row
+        if row.action is desired_.Action.ALLOW:
+            return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
+        reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
+        return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
+
+    def _by_name(
+        self, flow: Flow, direction: net.Direction, number: int, policy_set: int, denying: desired_.Row
+    ) -> desired_.Row | None:
+        """Find an Allow by the peer's name that is asked before what denies; in the Admin tier, before what passes."""
+        if direction is not net.Direction.EGRESS:
+            return None
+        for class_ in self._find.learned(number, flow.server):
+            row = self._find.row(policy_set, class_, direction, flow.protocol, flow.port)
+            if row is not None and (row.rank < min(denying.rank, denying.passed) or row.passed < denying.rank):
+                return row
+        return None
 
     def _by_service(self, number: int, policy_set: int, service: int) -> Judgement | None:
         egress = net.Direction.EGRESS

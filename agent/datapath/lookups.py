@@ -9,14 +9,18 @@ such maps has the DesiredState, and writing that out as tables would cost a whol
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
 
 from agent import desired as desired_
 from agent.datapath import plan, slots
 from agent.model import identity, net
 
 _PORT_BITS = range(16, -1, -1)
+Learned: TypeAlias = Mapping[tuple[int, net.Address], Sequence[int]]
+"""Endpoint and address -> classes of the names that it was learned for."""
+NOTHING_LEARNED: Learned = MappingProxyType({})
 
 
 class Subject(Protocol):
@@ -70,13 +74,17 @@ class Lookups(Protocol):
     def service_class(self, number: int, service: int) -> plan.ClassValue | None:
         """Return what egress set `number` allows of a service; None: mixed."""
 
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Return the classes of the names for which DNS gave an endpoint this address, those that have not expired."""
+
 
 class InTables:
     """Looks into tables as the programs do; reads the generation once."""
 
-    def __init__(self, tables: plan.Tables) -> None:
+    def __init__(self, tables: plan.Tables, learned: Learned = NOTHING_LEARNED) -> None:
         """Index the prefixes of `tables`, which must not change afterwards."""
         self.tables = tables
+        self._learned = learned
         self._slot = tables.generation & 1
         self._cidrs = slots.Covering(tables.ipcache_cidr)
         self._held = slots.Covering(tables.held)
@@ -119,6 +127,10 @@ class InTables:
     def service_class(self, number: int, service: int) -> plan.ClassValue | None:
         """Look into `service_class`."""
         return self.tables.service_class.get((number, service))
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Look into what has been learned."""
+        return self._learned.get((endpoint, address), ())
 
     def _live(self, pair: plan.Slots | None) -> int:
         return pair[self._slot] if pair else 0
@@ -186,6 +198,10 @@ class InState:
         """Return what the set allows of the service."""
         found = self.state.classes.get((number, service))
         return plan.ClassValue(*found) if found else None
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:  # noqa: ARG002 - a state learns nothing
+        """Return nothing: what is learned is no part of a state."""
+        return ()
 
     @functools.cached_property
     def _by_address(self) -> Mapping[net.Address, int]:

@@ -8,12 +8,13 @@ DesiredState when judging: what is not in the tables does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import base, lookups, plan, tracing, walk, words
 from agent.datapath import judge as judge_
+from agent.fqdn import classes
 from agent.model import endpoint, net, verdict
 
 Hook = judge_.Hook
@@ -27,6 +28,8 @@ class MemoryDatapath(base.Datapath):
         """Start from `tables`, as an agent that adopts pinned maps does, or from empty ones."""
         self.tables = tables or plan.Tables()
         self._found_in = lookups.InTables(self.tables)
+        self._classes = classes.Classes()
+        self._answers: dict[tuple[int, net.Address], set[str]] = {}
 
     def open(self) -> base.EngineReport:
         """Report the engine; there is nothing to probe."""
@@ -37,6 +40,8 @@ class MemoryDatapath(base.Datapath):
         way = plan.plan(self.tables, desired)
         for step in way.steps:
             self.make(step)
+        self._classes = desired.names
+        self._index()
         flipped = len(self.tables.endpoints) if way.flipped else 0
         return base.Applied(generation=way.generation, written=way.written, flipped=flipped, seconds=0.0)
 
@@ -60,6 +65,14 @@ class MemoryDatapath(base.Datapath):
     def uninstall(self) -> None:
         """Forget everything."""
         self.tables = plan.Tables()
+        self._answers.clear()
+
+    def learn(self, cookie: int, name: str, addresses: Iterable[net.Address]) -> None:
+        """Remember that DNS gave a process in network namespace `cookie` these addresses for `name`; for ever."""
+        number = self._found_in.endpoint_of_netns(cookie)
+        for address in addresses:
+            self._answers.setdefault((number, net.normalize(address)), set()).add(name)
+        self._index()
 
     def judge(
         self, *, client: net.Address, server: net.Address, protocol: int, port: int, hook: Hook = Hook.FORWARD
@@ -80,8 +93,16 @@ class MemoryDatapath(base.Datapath):
     def _judging(self) -> judge_.Judge:
         """Return the judge of the present tables; indexing prefixes is dear, so it is done once a change."""
         if self._found_in.tables is not self.tables:
-            self._found_in = lookups.InTables(self.tables)
+            self._index()
         return judge_.Judge(self._found_in)
+
+    def _index(self) -> None:
+        """Index the tables, and what has been learned by the classes that count now."""
+        learned = {
+            place: tuple(sorted({number for name in names for number in self._classes.of(name)}))
+            for place, names in self._answers.items()
+        }
+        self._found_in = lookups.InTables(self.tables, learned)
 
 
 class _Loaded(tracing.Loaded):

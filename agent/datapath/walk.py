@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from agent import desired as desired_
@@ -98,6 +98,10 @@ class Recording(lookups.Lookups):
         """Look into `service_class`."""
         value: plan.ClassValue | None = self._value(plan.Table.SERVICE_CLASS, (number, service))
         return value
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:  # noqa: ARG002 - see below
+        """Return nothing: no place holds what is learned."""
+        return ()
 
     def _value(self, table: plan.Table, key: Key) -> Any:
         found = self._place.look(table, key)

@@ -167,6 +167,8 @@ def ports(protocol: int, port: int, port_bits: int) -> str:
 
 def facts(known: identity.Facts) -> str:
     """Return what an identity stands for: namespace and the labels that policies mention, or prefixes."""
+    if known.node is not None:
+        return known.node.value
     if known.namespace is None:
         return f"in {', '.join(map(str, known.blocks))}" if known.blocks else "world"
     labels = ", ".join(f"{key}={value}" for key, value in sorted(known.labels.items()))

@@ -2,8 +2,8 @@
 
 Input comes from files and from a cluster, written by people and by newer versions of the APIs. The rule
 (A50): bad or unsupported input never widens access. What cannot be honoured is a Problem with the path in
-the API's spelling; policies keep their isolation and lose only what they allow (`policies`, `refused`).
-Kinds that say nothing about the network are passed over in silence.
+the API's spelling; policies keep their isolation and lose only what they allow (`policies`, `cilium`, `cluster`,
+`refused`). Kinds that say nothing about the network are passed over in silence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 
-from agent.decode import fields, policies, refused, services, workloads
+from agent.decode import cilium, cluster, fields, policies, refused, services, workloads
 from agent.model import resources
 
 LISTS_MAX_DEPTH = 4
@@ -143,7 +143,7 @@ def _object_ref(document: fields.Field, type_: _TypeMeta) -> resources.ObjectRef
     metadata = document.member("metadata")
     policy = type_.kind in ("NetworkPolicy", "CiliumNetworkPolicy")
     name_at = metadata.member("name")
-    if policy and not (isinstance(name_at.value, str) and name_at.value):
+    if (policy or _is_cluster(type_)) and not (isinstance(name_at.value, str) and name_at.value):
         name = f"{UNNAMED}-{_content_digest(document.value)}"
     else:
         name = name_at.text()
@@ -170,7 +170,7 @@ def _resource(
     """Read the object by its kind."""
     uid_at = document.member("metadata").member("uid")
     uid = uid_at.value if isinstance(uid_at.value, str) else ""
-    if type_.kind in ("NetworkPolicy", "CiliumNetworkPolicy"):
+    if type_.kind in ("NetworkPolicy", "CiliumNetworkPolicy") or _is_cluster(type_):
         return _policy(document, type_, meta, uid, report)
     if (type_.group, type_.kind) in refused.CLUSTER_WIDE:
         report.add("", "this kind is not supported, and has no namespace whose pods could be isolated instead")
@@ -199,7 +199,7 @@ def _resource(
 def _policy(
     document: fields.Field, type_: _TypeMeta, meta: resources.ObjectRef, uid: str, report: fields.Report
 ) -> resources.NetworkPolicy | None:
-    """Read a namespaced policy kind, whatever its version."""
+    """Read a policy kind: namespaced ones whatever their version."""
     if not isinstance(document.member("metadata").member("name").value, str):
         report.add("metadata.name", f"is not text; the policy is called {meta.name} here, give it a name")
     found = _policy_of_kind(document, type_, meta, uid, report)
@@ -211,8 +211,10 @@ def _policy(
 def _policy_of_kind(
     document: fields.Field, type_: _TypeMeta, meta: resources.ObjectRef, uid: str, report: fields.Report
 ) -> resources.NetworkPolicy | None:
+    if _is_cluster(type_):
+        return cluster.policy(document, meta, uid, report)
     if type_.kind == "CiliumNetworkPolicy":
-        return refused.cilium_policy(document, meta, uid, report)
+        return cilium.policy(document, meta, uid, report, known_version=type_.version == "v2")
     if type_.group in refused.CALICO_GROUPS:
         return refused.calico_policy(document, meta, uid, report)
     if type_.group not in _POLICY_GROUPS:
@@ -220,6 +222,11 @@ def _policy_of_kind(
         return None
     known = (type_.group, type_.version) == ("networking.k8s.io", "v1")
     return policies.network_policy(document, meta, uid, report, known_version=known)
+
+
+def _is_cluster(type_: _TypeMeta) -> bool:
+    """Tell a ClusterNetworkPolicy of the version that is read from those that are refused."""
+    return (type_.group, type_.version, type_.kind) == (cluster.GROUP, cluster.VERSION, cluster.KIND)
 
 
 def _name_of(document: object) -> str:

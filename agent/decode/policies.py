@@ -195,10 +195,10 @@ def _ip_block(field: fields.Field) -> resources.IPBlock:
     """Read an ipBlock; each except is a strict subset of cidr (rule A10), or the whole block is given up."""
     field.only("cidr", "except")
     cidr = values.network(field.member("cidr"))
-    return resources.IPBlock(cidr=cidr, excepts=tuple(_except(item, cidr) for item in field.member("except").items()))
+    return resources.IPBlock(cidr=cidr, excepts=tuple(hole(item, cidr) for item in field.member("except").items()))
 
 
-def _except(field: fields.Field, cidr: net.Network) -> net.Network:
+def hole(field: fields.Field, cidr: net.Network) -> net.Network:
     """Read one except and compare it with its cidr; prefixes of different families contain nothing (rule A24)."""
     network = values.network(field)
     if network.version != cidr.version or network.prefixlen <= cidr.prefixlen or not _contains(cidr, network):

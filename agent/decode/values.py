@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 
+from agent import errors
 from agent.decode import fields
-from agent.model import labels, net
+from agent.model import fqdn, labels, net
 
 PORT_NAME_MAX = 15
 _PREFIX = re.compile(r"([0-9A-Fa-f:.]+)/([0-9]{1,3})")
@@ -67,6 +69,15 @@ def protocol(field: fields.Field) -> net.Protocol:
     if found is None:
         raise field.malformed("TCP, UDP or SCTP")
     return found
+
+
+def name(field: fields.Field, parse: Callable[[str], fqdn.NamePattern]) -> fqdn.NamePattern:
+    """Read a domain name, or a pattern of some, by its dialect's parser."""
+    text = field.text()
+    try:
+        return parse(text)
+    except errors.InvalidInput as error:
+        raise field.malformed(f"a name here: {error.remedy}") from error
 
 
 def port_number(field: fields.Field) -> int:

@@ -43,7 +43,7 @@ class Judged:
     side: evaluator.Side | None = None
     """Of what breaks: the end that would deny it. Of what opens: one that would let it pass."""
     blamed: tuple[resources.ObjectRef, ...] = ()
-    """Of what breaks: policies that isolate that end and did not, or else every one that isolates it."""
+    """Of what breaks: policies that isolate that end and did not, or else every one that isolates it, or who denies."""
     formerly: str = ""
     """What let it pass, or kept it from passing; holds names, escape it to print."""
     stands_in: bool = False
@@ -179,7 +179,8 @@ def _compared(talk: talks.Talk, ways: list[_Both], fresh: frozenset[resources.Ob
         side = next((side for side in _sides(way.after) if not _side(way.before, side.direction).allowed), None)
         return Judged(talk=talk, outcome=Outcome.OPENS, side=side, formerly=_denied_by(talk, way.before))
     side = next(side for side in _sides(way.after) if not side.allowed)
-    blamed = tuple(ref for ref in side.isolating if ref in fresh) or side.isolating
+    isolating = side.isolating if side.rule is None else (side.rule.policy,)
+    blamed = tuple(ref for ref in isolating if ref in fresh) or isolating
     formerly = _allowance(talk, _side(way.before, side.direction))
     return Judged(talk=talk, outcome=Outcome.BREAKS, side=side, blamed=blamed, formerly=formerly)
 

@@ -1,1 +1,1 @@
-"""Egress by DNS name: patterns and what names resolved to. Nothing is enforced by name yet."""
+"""Egress by DNS name: what patterns match, as the kernel looks it up, and what endpoints were told. Pure."""

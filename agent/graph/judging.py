@@ -17,7 +17,7 @@ from agent.graph import model
 from agent.model import audit as audit_
 from agent.model import labels as labels_
 from agent.model import net, resources
-from agent.policy import audited, evaluator, reachability
+from agent.policy import audited, evaluator, matching, reachability
 
 Mark: TypeAlias = tuple[object, ...]
 
@@ -55,7 +55,9 @@ class Judge:
         self._in_audit = {audit: frozenset(audited.find(snapshot, audit).policies) for audit in set(audits.values())}
         self._keys = frozenset(_named(snapshot.policies.values()))
         self._blocks = tuple(_blocks(snapshot.policies.values()))
-        self._nodes_count = any(pod.host_network for pod in snapshot.pods.values())
+        peers = [peer for policy in snapshot.policies.values() for peer in _peers(policy)]
+        told = any(isinstance(peer, resources.EntityPeer) for peer in peers)
+        self._nodes_count = told or any(pod.host_network for pod in snapshot.pods.values())
         self._classes: dict[model.Key, dict[Mark, list[reachability.End | resources.Node]]] = {}
         for key, several in members.items():
             classes = self._classes.setdefault(key, {})
@@ -94,9 +96,8 @@ class Judge:
 
     def _isolates(self, pod: resources.Pod, direction: net.Direction) -> bool:
         return any(
-            policy.namespace == pod.namespace
-            and direction in policy.directions
-            and policy.subject.selects(pod.labels)
+            direction in policy.directions
+            and matching.selects(self._snapshot, policy, pod)
             and not self.is_in_audit(policy.ref, pod)
             for policy in self._snapshot.policies.values()
         )
@@ -151,7 +152,7 @@ def rules(decision: evaluator.Decision) -> tuple[str, ...]:
     sides = (decision.egress, decision.ingress)
     denying = next((side for side in (*sides, *decision.would_deny) if not side.allowed), None)
     if denying is not None:
-        return tuple(map(str, denying.isolating))
+        return (str(denying.rule),) if denying.rule is not None else tuple(map(str, denying.isolating))
     return tuple(str(side.rule) for side in sides if side.rule is not None)
 
 
@@ -183,16 +184,19 @@ def _named(policies: Iterable[resources.NetworkPolicy]) -> Iterator[str]:
     """Yield the keys that selectors of pods look at."""
     for policy in policies:
         selectors = [policy.subject]
-        for rule in (*policy.ingress, *policy.egress):
-            peers = (peer for peer in rule.peers or () if isinstance(peer, resources.PodPeer))
-            selectors += [peer.pods for peer in peers if peer.pods is not None]
+        pods = (peer for peer in _peers(policy) if isinstance(peer, resources.PodPeer))
+        selectors += [peer.pods for peer in pods if peer.pods is not None]
         for selector in selectors:
             yield from (requirement.key for requirement in selector.requirements)
 
 
 def _blocks(policies: Iterable[resources.NetworkPolicy]) -> Iterator[net.Network]:
     for policy in policies:
-        for rule in (*policy.ingress, *policy.egress):
-            for peer in rule.peers or ():
-                if isinstance(peer, resources.IPBlock):
-                    yield from (peer.cidr, *peer.excepts)
+        for peer in _peers(policy):
+            if isinstance(peer, resources.IPBlock):
+                yield from (peer.cidr, *peer.excepts)
+
+
+def _peers(policy: resources.NetworkPolicy) -> Iterator[resources.Peer]:
+    for rule in (*policy.ingress, *policy.egress):
+        yield from rule.peers or ()

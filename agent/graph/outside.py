@@ -1,7 +1,8 @@
 """What is no pod: machines with names, ranges that policies name, and the rest of the world.
 
-What policies allow to a block is read from their rules, as a block has no policies of its own and rules only ever add
-(rule A15). An address that was seen belongs to the machine that has it, else to the narrowest range that names it.
+What policies allow to a block is read from their rules that allow, as a block has no policies of its own and those only
+ever add (rule A15); what others deny before them is not looked at. An address that was seen belongs to the machine that
+has it, else to the narrowest range that names it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from agent import snapshot as snapshot_
 from agent.graph import model
 from agent.model import net, resources, verdict
+from agent.policy import matching
 
 OUTSIDE = ""
 WORLD = model.Key(OUTSIDE, "world", model.Kind.WORLD.value)
 EXCEPTS_SHOWN = 2
+WORLDLY = frozenset({resources.Entity.ALL, resources.Entity.WORLD})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +59,14 @@ def openings(
         subjects = tuple(
             pod
             for pod in snapshot.pods.values()
-            if pod.namespace == policy.namespace
-            and pod.has_identity
-            and policy.subject.selects(pod.labels)
-            and decides(policy.ref, pod)
+            if pod.has_identity and matching.selects(snapshot, policy, pod) and decides(policy.ref, pod)
         )
         if not subjects:
             continue
-        for direction in sorted(policy.directions, key=lambda one: one.value):
-            for index, rule in enumerate(policy.rules(direction)):
+        for direction in net.Direction:
+            for index, rule in enumerate(policy.counting(direction)):
+                if rule.action is not resources.RuleAction.ALLOW:
+                    continue
                 ref = verdict.RuleRef(policy.ref, direction, index)
                 for key in _keys(rule):
                     for pods, number, protocol, note in _ports(rule, subjects, direction):
@@ -82,7 +84,9 @@ def openings(
 def _keys(rule: resources.PolicyRule) -> list[model.Key]:
     if rule.peers is None:
         return [WORLD]
-    return list(dict.fromkeys(_key(peer) for peer in rule.peers if isinstance(peer, resources.IPBlock)))
+    world = any(isinstance(peer, resources.EntityPeer) and peer.entity in WORLDLY for peer in rule.peers)
+    blocks = (_key(peer) for peer in rule.peers if isinstance(peer, resources.IPBlock))
+    return list(dict.fromkeys((*([WORLD] if world else []), *blocks)))
 
 
 def _key(block: resources.IPBlock) -> model.Key:

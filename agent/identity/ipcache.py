@@ -11,10 +11,13 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from agent.identity import allocator
 from agent.model import identity, net, resources
 from agent.model import labels as labels_
+
+NO_NODES: Mapping[net.Address, identity.NodePlace] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,18 @@ class Mentioned:
     """Names of container ports that egress rules use; ingress rules look at the subject's (rule A31)."""
     blocks: frozenset[net.Network] = frozenset()
     """Every cidr and every except."""
+    nodes: bool = False
+    """Whether addresses of nodes are told from those of others (rules E10, E11)."""
+
+    def __or__(self, other: Mentioned) -> Mentioned:
+        """Return what either mentions."""
+        return Mentioned(
+            pod_keys=self.pod_keys | other.pod_keys,
+            namespace_keys=self.namespace_keys | other.namespace_keys,
+            ports=self.ports | other.ports,
+            blocks=self.blocks | other.blocks,
+            nodes=self.nodes or other.nodes,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +82,30 @@ class Blocks:
 
 
 def build(
-    owners: Mapping[net.Address, resources.Pod], namespaces: Mapping[str, resources.Namespace], mentioned: Mentioned
+    owners: Mapping[net.Address, resources.Pod],
+    namespaces: Mapping[str, resources.Namespace],
+    mentioned: Mentioned,
+    nodes: Mapping[net.Address, identity.NodePlace] = NO_NODES,
 ) -> IPCache:
-    """Tell apart the addresses of `owners`, and all others by `mentioned.blocks`; unknown namespaces have no labels."""
+    """Tell apart the addresses of `owners`, and all others by `mentioned.blocks`; unknown namespaces have no labels.
+
+    Those of `nodes` are told from the rest of the world where that is mentioned, as prefixes of full length.
+    """
+    places = {net.host_network(address): place for address, place in nodes.items()} if mentioned.nodes else {}
+    networks = list(dict.fromkeys((*mentioned.blocks, *places)))
     blocks = Blocks(mentioned.blocks)
     profiles = _Profiles(namespaces, mentioned)
     hosts = [profiles.of_pod(pod, blocks.containing(address.version, int(address))) for address, pod in owners.items()]
     cidrs = [
-        profiles.of_block(blocks.containing(block.version, int(block.network_address), longest=block.prefixlen))
-        for block in mentioned.blocks
+        profiles.of_block(
+            blocks.containing(block.version, int(block.network_address), longest=block.prefixlen), places.get(block)
+        )
+        for block in networks
     ]
     numbers = allocator.allocate(profiles.found)
     return IPCache(
         hosts={address: numbers[place] for address, place in zip(owners, hosts, strict=True)},
-        cidrs={block: numbers[place] for block, place in zip(mentioned.blocks, cidrs, strict=True)},
+        cidrs={block: numbers[place] for block, place in zip(networks, cidrs, strict=True)},
         identities={
             number: identity.Identity(id=number, facts=facts)
             for number, facts in zip(numbers, profiles.found, strict=True)
@@ -116,9 +141,9 @@ class _Profiles:
         self._known: dict[object, int] = {}
         self.found: list[identity.Facts] = []
 
-    def of_block(self, blocks: tuple[net.Network, ...]) -> int:
+    def of_block(self, blocks: tuple[net.Network, ...], node: identity.NodePlace | None) -> int:
         """Return the place of what an address inside `blocks` has that is no pod's."""
-        self.found.append(identity.Facts(blocks=blocks))
+        self.found.append(identity.Facts(blocks=blocks, node=node))
         return len(self.found) - 1
 
     def of_pod(self, pod: resources.Pod, blocks: tuple[net.Network, ...]) -> int:

@@ -65,3 +65,5 @@ class NodeView:
     deny_mode: DenyMode = DenyMode.REJECT
     hold_mode: HoldMode = HoldMode.AUTO
     audit: audit_.Audit = audit_.NOTHING
+    learns_names: bool = False
+    """Whether the datapath learns which addresses DNS gives a pod; else what is allowed by name is denied."""

@@ -7,6 +7,7 @@ number on every node, after every restart and along every path (see `identity/al
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import NewType
 
 from agent.model import labels as labels_
@@ -24,6 +25,15 @@ WORLD = NumericIdentity(2)
 UNMANAGED = NumericIdentity(3)
 """An address of this node's pod range, or a network namespace, whose pod is not programmed yet (rule A45)."""
 FIRST_ALLOCATED = 256
+FIRST_NAME_CLASS = 1 << 31
+"""From here on numbers stand for classes of DNS names (`fqdn.classes`), below for identities: one number space."""
+
+
+class NodePlace(enum.Enum):
+    """Which node an address is of, seen from the node that compiles."""
+
+    HOST = "host"
+    REMOTE = "remote-node"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +50,8 @@ class Facts:
     namespace_labels: labels_.Labels = labels_.NO_LABELS
     ports: tuple[resources.ContainerPort, ...] = ()
     blocks: tuple[net.Network, ...] = ()
+    node: NodePlace | None = None
+    """Whose address it is, if a node's and no pod's; only where a policy tells nodes from others (rules E10, E11)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

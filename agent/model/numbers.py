@@ -12,16 +12,17 @@ from collections.abc import Iterable
 
 FIRST = 2
 """0 means "none" in every map, and endpoint 1 is the self-test's (`bpf/include/types.h`, NW_ENDPOINT_PROBE)."""
+LAST = (1 << 32) - 1
 
 
-def assign(contents: Iterable[bytes], *, first: int = FIRST) -> dict[bytes, int]:
-    """Give each of `contents` its own u32 of at least `first`."""
+def assign(contents: Iterable[bytes], *, first: int = FIRST, last: int = LAST) -> dict[bytes, int]:
+    """Give each of `contents` its own u32 from `first` to `last`."""
     numbers: dict[bytes, int] = {}
     taken: set[int] = set()
     for content in sorted(set(contents)):
         attempt = 0
         number = digest(content, attempt)
-        while number < first or number in taken:
+        while not first <= number <= last or number in taken:
             attempt += 1
             number = digest(content, attempt)
         taken.add(number)

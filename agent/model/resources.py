@@ -3,6 +3,9 @@
 `None` means "not given" and `()` means "given, and nothing in it is usable", everywhere:
 a rule whose `peers` is None matches every peer (rule A5), one whose `peers` is () matches none
 (each peer was malformed: rule A50).
+
+Policies of every kind are a NetworkPolicy here, for most readers ask the same of all of them: whom one selects, what
+it isolates, and what its rules say. What the kinds do not share has a field that says what it is without it.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import dataclasses
 import enum
 from typing import TypeAlias
 
+from agent.model import fqdn, net
 from agent.model import labels as labels_
-from agent.model import net
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -26,6 +29,11 @@ class ObjectRef:
     def __str__(self) -> str:
         """Show as `NetworkPolicy x/deny-all`, or `Node node-1`."""
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+    @property
+    def path(self) -> str:
+        """Show as people write it: `NetworkPolicy/x/deny-all`, or `Node/node-1`."""
+        return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -172,9 +180,40 @@ class IPBlock:
 
     cidr: net.Network
     excepts: tuple[net.Network, ...] = ()
+    outside: bool = False
+    """Only addresses of nobody in the cluster, neither pod nor node (rule E11)."""
 
 
-Peer: TypeAlias = PodPeer | IPBlock
+class Entity(enum.Enum):
+    """Whom Cilium has a word for (rule E10); the value is that word."""
+
+    ALL = "all"
+    WORLD = "world"
+    WORLD_IPV4 = "world-ipv4"
+    WORLD_IPV6 = "world-ipv6"
+    CLUSTER = "cluster"
+    """Every pod, every node, and the API server wherever it is."""
+    HOST = "host"
+    """The subject's own node, with what runs on its network."""
+    REMOTE_NODE = "remote-node"
+    KUBE_APISERVER = "kube-apiserver"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EntityPeer:
+    """Everybody of one word."""
+
+    entity: Entity
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamesPeer:
+    """Addresses that DNS gave the subject for a name that one of `patterns` stands for (rules D14, E15)."""
+
+    patterns: tuple[fqdn.NamePattern, ...]
+
+
+Peer: TypeAlias = PodPeer | IPBlock | EntityPeer | NamesPeer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,19 +224,40 @@ class PortMatch:
     port: net.PortRange | str | None = None
 
 
+class RuleAction(enum.Enum):
+    """What a rule does with what it matches; the value sorts, and is what people read."""
+
+    ALLOW = "Allow"
+    """ClusterNetworkPolicy says Accept."""
+    DENY = "Deny"
+    PASS = "Pass"
+    """No more of this tier (rule D2)."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRule:
     """An ingress or egress rule; None = any, () = none (see the module docstring)."""
 
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PortMatch, ...] | None = None
+    action: RuleAction = RuleAction.ALLOW
+
+
+class Tier(enum.Enum):
+    """Which policies are judged together, in this order (rules D1, E6); the value is its name."""
+
+    ADMIN = "Admin"
+    NETWORK_POLICY = "NetworkPolicy"
+    """NetworkPolicy and CiliumNetworkPolicy, of which any may allow what none denies (rule E6)."""
+    BASELINE = "Baseline"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPolicy:
-    """networking.k8s.io/v1 NetworkPolicy, or another kind reduced to the isolation it asks for.
+    """networking.k8s.io/v1 NetworkPolicy, or what another kind says, or as much of it as isolates.
 
-    `ingress[i]` keeps the index of the manifest, so that verdicts name it.
+    `ingress[i]` keeps the index of the manifest, so that verdicts name it; a CiliumNetworkPolicy's denials count on
+    after what it allows.
     """
 
     namespace: str
@@ -206,10 +266,16 @@ class NetworkPolicy:
     kind: str = "NetworkPolicy"
     subject: labels_.LabelSelector = labels_.EVERYTHING
     directions: frozenset[net.Direction] = frozenset()
+    """Those it isolates: what no rule of the tier allows there is denied (rules A14, E2; D4: never)."""
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
     asks_audit: bool = False
     """Its annotation asks for audit; whether that counts is the node's admin's to say (rule A51)."""
+    subject_namespaces: labels_.LabelSelector | None = None
+    """Selects pods of namespaces with these labels instead of `namespace` (rule D7); None: of that one (rule A19)."""
+    tier: Tier = Tier.NETWORK_POLICY
+    priority: int = 0
+    """Lower numbers come first in their tier (rule D1)."""
 
     @property
     def ref(self) -> ObjectRef:
@@ -217,8 +283,14 @@ class NetworkPolicy:
         return ObjectRef(self.kind, self.namespace, self.name)
 
     def rules(self, direction: net.Direction) -> tuple[PolicyRule, ...]:
-        """Return the rules of one direction; they count only if it is in `directions` (rule A7)."""
+        """Return the rules of one direction; a NetworkPolicy's count only if it is in `directions` (rule A7)."""
         return self.ingress if direction is net.Direction.INGRESS else self.egress
+
+    def counting(self, direction: net.Direction) -> tuple[PolicyRule, ...]:
+        """Return the rules of one direction that have an effect: those of other kinds isolate apart (rules D4, E2)."""
+        if self.kind == "NetworkPolicy" and direction not in self.directions:
+            return ()
+        return self.rules(direction)
 
 
 Resource: TypeAlias = Pod | Namespace | Node | Service | EndpointSlice | Host | NetworkPolicy

@@ -8,7 +8,7 @@ rows of their own in the set; else the rows of ANY decide by port alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence
 from typing import TypeAlias
 
 from agent import desired
@@ -21,9 +21,15 @@ _PORT_BITS = 16
 
 
 def classify(
-    sets: Iterable[desired.PolicySet], services: Mapping[int, Sequence[frontends.Backend]]
+    sets: Iterable[desired.PolicySet],
+    services: Mapping[int, Sequence[frontends.Backend]],
+    name_classes: Collection[int] = (),
 ) -> dict[tuple[int, int], Class]:
-    """Class every service for every egress set; mixed ones are left out."""
+    """Class every service for every egress set; mixed ones are left out.
+
+    A set with rows of `name_classes` may allow a backend by its name, which only the packet layer knows: no class
+    says there that none is allowed.
+    """
     by_identity: defaultdict[int, set[int]] = defaultdict(set)
     for service, backends in services.items():
         for backend in backends:
@@ -37,6 +43,7 @@ def classify(
     for policy_set in sets:
         if policy_set.direction is net.Direction.EGRESS:
             reader = _Reader(policy_set)
+            by_name = not reader.singled_out.isdisjoint(name_classes)
             singled = set().union(*(by_identity.get(number, ()) for number in reader.singled_out))
             alike: dict[tuple[tuple[int, int], ...], Class | None] = {}
             for service, backends in services.items():
@@ -47,7 +54,7 @@ def classify(
                     if ports not in alike:
                         alike[ports] = frontends.classify(backends, reader.row)
                     found = alike[ports]
-                if found is not None:
+                if found is not None and not (by_name and found[0] is desired.ServiceClass.NONE):
                     classes[policy_set.id, service] = found
     return classes
 
@@ -63,7 +70,7 @@ class _Reader:
         self._rows = rows
 
     @property
-    def singled_out(self) -> Iterable[int]:
+    def singled_out(self) -> KeysView[int]:
         """The identities with rows of their own."""
         return self._rows.keys()
 

@@ -9,17 +9,19 @@ This module must not know maps, generations or what was enforced before.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from agent import desired
 from agent import snapshot as snapshot_
+from agent.fqdn import classes as name_classes
 from agent.identity import ipcache
-from agent.model import endpoint, labels, net, numbers, resources
+from agent.model import endpoint, identity, labels, net, numbers, resources
 from agent.policy import audited as audited_
-from agent.policy import classes, selectors, sets, subjects, tiers
-from agent.policy.dialects import network_policy
+from agent.policy import classes, names, selectors, sets, subjects, tiers
+from agent.policy.dialects import stack as stack_
 from agent.services import frontends
 
 _Local: TypeAlias = Sequence[tuple[tiers.Tier, Sequence[tiers.Policy]]]
@@ -45,18 +47,22 @@ class Compiled:
     audited: audited_.Audited = audited_.NOTHING
 
 
-def compile_node(snapshot: snapshot_.Snapshot, node: endpoint.NodeView) -> Compiled:
-    """Compile what `node` enforces of `snapshot`; the revision is left at 0."""
+def compile_node(
+    snapshot: snapshot_.Snapshot, node: endpoint.NodeView, classify: names.Classify = name_classes.build
+) -> Compiled:
+    """Compile what `node` enforces of `snapshot`; the revision is left at 0. Only `classify` may remember anything."""
     audited = audited_.find(snapshot, node.audit)
     enforced = audited_.enforced(snapshot, audited)
     ownership = subjects.resolve(enforced, node)
     local = {subject.sandbox.namespace for subject in ownership.subjects}
-    stack = (network_policy.tier(policy for policy in snapshot.policies.values() if policy.namespace in local),)
-    mentioned = network_policy.mentioned(snapshot.policies.values())
-    cache = ipcache.build(ownership.owners, snapshot.namespaces, mentioned)
-    choices = _choose(stack, ownership.subjects, audited.policies.keys())
+    stack = stack_.build(snapshot, lambda policy: policy.namespace in local or policy.subject_namespaces is not None)
+    cache = ipcache.build(
+        ownership.owners, snapshot.namespaces, stack_.mentioned(snapshot), _node_addresses(snapshot, node.name)
+    )
+    choices = _choose(stack, ownership.subjects, audited.policies.keys(), snapshot.namespaces)
     selections = {selection for choice in choices for selection in choice if selection is not None}
-    compiled, rules = sets.build(selections, selectors.Index(cache.identities.values()))
+    named = names.find(selections, classify, learns=node.learns_names)
+    compiled, rules = sets.build(selections, selectors.Index(cache.identities.values()), named.classes.contents)
     services = frontends.build(snapshot, ipcache.Lookup(cache).identity_of, node=node.name)
     hold = subjects.hold(enforced, node)
     state = desired.DesiredState(
@@ -65,28 +71,65 @@ def compile_node(snapshot: snapshot_.Snapshot, node: endpoint.NodeView) -> Compi
         hosts=cache.hosts,
         cidrs=cache.cidrs,
         frontends=services.frontends,
-        classes=classes.classify(compiled.values(), services.backends),
+        classes=classes.classify(compiled.values(), services.backends, named.classes.contents),
         held_ranges=hold.ranges,
         deny_mode=node.deny_mode,
         rules=rules,
         identities=cache.identities,
         services=services.owners,
+        names=named.classes,
     )
-    problems = (*audited.problems, *ownership.problems, *hold.problems)
+    ties = tuple(sorted({problem for selection in selections for problem in _ties(selection)}))
+    problems = (*audited.problems, *ownership.problems, *hold.problems, *named.problems, *ties)
     return Compiled(state=state, problems=problems, audited=audited)
 
 
-def _choose(
-    stack: Sequence[tiers.Tier], found: Iterable[subjects.Subject], in_audit: Collection[resources.ObjectRef]
-) -> list[_Choice]:
-    """Find what isolates each subject; replicas share the answer."""
-    by_namespace: defaultdict[str, list[tuple[tiers.Tier, tuple[tiers.Policy, ...]]]] = defaultdict(list)
+def _node_addresses(snapshot: snapshot_.Snapshot, here: str) -> dict[net.Address, identity.NodePlace]:
+    """Tell this node's addresses from those of others (rule E10); of one that two nodes claim it is this node's."""
+    places = {address: identity.NodePlace.REMOTE for node in snapshot.nodes.values() for address in node.addresses}
+    own = snapshot.nodes.get(here)
+    return places | dict.fromkeys(own.addresses if own is not None else (), identity.NodePlace.HOST)
+
+
+def _ties(selection: sets.Selection) -> Iterator[resources.Problem]:
+    """Say where two policies of an ordered tier ask for one place: the API leaves open who wins (rule D6)."""
+    for tier in selection.stack:
+        for one, other in itertools.pairwise(tier.policies if tier.ordered else ()):
+            if one.priority == other.priority:
+                reason = f"is also that of {one.ref}, which comes first by its name; give each its own"
+                yield resources.Problem(other.ref, "spec.priority", reason)
+
+
+def _by_namespace(
+    stack: Sequence[tiers.Tier], local: Iterable[str], namespaces: Mapping[str, resources.Namespace]
+) -> dict[str, list[tuple[tiers.Tier, tuple[tiers.Policy, ...]]]]:
+    """Return the policies that can select a pod of each namespace, tier by tier (rules A19, D7)."""
+    found: dict[str, list[tuple[tiers.Tier, tuple[tiers.Policy, ...]]]] = {namespace: [] for namespace in local}
     for tier in stack:
         members: defaultdict[str, list[tiers.Policy]] = defaultdict(list)
+        wide = [policy for policy in tier.policies if policy.namespaces is not None]
         for policy in tier.policies:
             members[policy.namespace].append(policy)
-        for namespace, policies in members.items():
-            by_namespace[namespace].append((tier, tuple(policies)))
+        for namespace, content in found.items():
+            known = namespaces.get(namespace)
+            meaning = labels.NO_LABELS if known is None else known.labels
+            policies = [one for one in wide if one.namespaces is not None and one.namespaces.selects(meaning)]
+            policies += members.get(namespace, []) if namespace else []
+            if policies:
+                content.append((tier, tuple(policies)))
+    return found
+
+
+def _choose(
+    stack: Sequence[tiers.Tier],
+    found: Sequence[subjects.Subject],
+    in_audit: Collection[resources.ObjectRef],
+    namespaces: Mapping[str, resources.Namespace],
+) -> list[_Choice]:
+    """Find what isolates each subject; replicas share the answer."""
+    by_namespace = _by_namespace(
+        stack, {subject.pod.namespace for subject in found if subject.pod is not None}, namespaces
+    )
     known: dict[tuple[str, labels.Labels, tuple[resources.ContainerPort, ...]], _Choice] = {}
     choices: list[_Choice] = []
     for subject in found:
@@ -96,7 +139,7 @@ def _choose(
             continue
         profile = (pod.namespace, pod.labels, pod.ports)
         if profile not in known:
-            local = by_namespace.get(pod.namespace, [])
+            local = by_namespace[pod.namespace]
             ingress, ingress_audit = _select(local, net.Direction.INGRESS, pod, in_audit)
             egress, egress_audit = _select(local, net.Direction.EGRESS, pod, in_audit)
             known[profile] = _Choice(ingress, egress, ingress_audit, egress_audit)

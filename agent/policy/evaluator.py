@@ -6,7 +6,7 @@ finds the two at odds has found a bug in one of them. Speed is no aim here; a ru
 A flow is judged in its original direction, at its final destination: after Service translation (rules A30, A42),
 never as a reply (rule A38). Egress is judged at the source pod, ingress at the destination pod (rule A16).
 Every rule of every policy is looked at, also after one has matched, so that `walk` can show them all; the rule
-that is named is the first that matches, by policy name and then by its place in the manifest.
+that is named is the first that decides, by policy name and then by its place in the manifest.
 
 Left to the datapath, because a flow here has no such facts: ICMP types that always pass (rule A41), replies.
 """
@@ -14,6 +14,7 @@ Left to the datapath, because a flow here has no such facts: ICMP types that alw
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from agent import snapshot as snapshot_
@@ -24,8 +25,8 @@ from agent.policy import matching
 Party: TypeAlias = matching.Party
 """Who is behind an address; None: nobody the snapshot knows."""
 
-TIER = "NetworkPolicy"
-"""The one tier of today; Kubernetes puts Admin tiers before and Baseline tiers behind it."""
+TIER = resources.Tier.NETWORK_POLICY.value
+"""The tier in which any policy may allow; Admin comes before and Baseline after it (rule D1)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ class Flow:
     """The port at the destination (rule A30); 0 where the protocol has none."""
     via_service: bool = False
     """The opener dialled a Service; it matters only where a pod reaches itself that way (rule A40)."""
+    names: frozenset[str] = frozenset()
+    """Names for which DNS gave the source the destination's address, and which have not expired (D15, E15)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class Side:
     """The pod that was judged; None where this end is nobody policies can select."""
     isolating: tuple[resources.ObjectRef, ...]
     rule: verdict.RuleRef | None
-    """The rule that allows; None where none does, or none is needed."""
+    """The rule that decides; None where none does, or none is needed."""
     allowed: bool
     because: str
     """One sentence that cites the numbered rule; holds names from manifests, so escape it to print."""
@@ -84,11 +87,12 @@ class RuleWalk:
     matches: bool
     peers: tuple[matching.Finding, ...]
     ports: tuple[matching.Finding, ...]
+    action: resources.RuleAction = resources.RuleAction.ALLOW
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyWalk:
-    """One policy of the subject's namespace; `rules` is empty where it does not isolate the subject."""
+    """One policy that might select the subject; `rules` is empty where it does not."""
 
     policy: resources.ObjectRef
     isolates: bool
@@ -97,10 +101,15 @@ class PolicyWalk:
     in_audit: bool = False
     """It decides nothing, and what it would decide is told (rule A51)."""
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it has something to say of the subject in this direction."""
+        return self.isolates or bool(self.rules)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TierWalk:
-    """The policies of one tier, by name."""
+    """The policies of one tier, by priority and name."""
 
     name: str
     policies: tuple[PolicyWalk, ...]
@@ -164,17 +173,38 @@ def _judge(snapshot: snapshot_.Snapshot, flow: Flow, direction: net.Direction, a
     if exempt is not None:
         return SideWalk(side=_side(subject, direction, allowed=True, because=exempt))
     assert isinstance(subject, resources.Pod)  # noqa: S101 - `_exempt` has dealt with every other party
-    policies = tuple(
-        dataclasses.replace(
-            _walk_policy(snapshot, policy, flow, direction, subject), in_audit=_in_audit(snapshot, policy, audit)
-        )
-        for policy in sorted(snapshot.policies.values(), key=lambda policy: (policy.name, policy.kind))
-        if policy.namespace == subject.namespace
+    tiers = tuple(_walk_tiers(snapshot, flow, direction, subject, audit))
+    side = _conclude(_enforced(tiers), subject, direction)
+    if any(policy.speaks and policy.in_audit for tier in tiers for policy in tier.policies):
+        side = dataclasses.replace(side, would=_conclude(tiers, subject, direction))
+    return SideWalk(side=side, tiers=tiers)
+
+
+def _walk_tiers(
+    snapshot: snapshot_.Snapshot, flow: Flow, direction: net.Direction, subject: resources.Pod, audit: audit_.Audit
+) -> Iterator[TierWalk]:
+    """Go through the tiers in their order (rule D1), those around NetworkPolicy only where somebody uses them."""
+    for tier in resources.Tier:
+        policies = [policy for policy in snapshot.policies.values() if policy.tier is tier]
+        if tier is resources.Tier.NETWORK_POLICY:
+            policies = [policy for policy in policies if policy.namespace == subject.namespace]
+        if policies or tier is resources.Tier.NETWORK_POLICY:
+            walks = (
+                dataclasses.replace(
+                    _walk_policy(snapshot, policy, flow, direction, subject),
+                    in_audit=_in_audit(snapshot, policy, audit),
+                )
+                for policy in sorted(policies, key=lambda policy: (policy.priority, policy.ref))
+            )
+            yield TierWalk(name=tier.value, policies=tuple(walks))
+
+
+def _enforced(tiers: tuple[TierWalk, ...]) -> tuple[TierWalk, ...]:
+    """Leave out what is in audit (rule A51)."""
+    return tuple(
+        dataclasses.replace(tier, policies=tuple(policy for policy in tier.policies if not policy.in_audit))
+        for tier in tiers
     )
-    side = _conclude(tuple(policy for policy in policies if not policy.in_audit), subject, direction)
-    if any(policy.isolates and policy.in_audit for policy in policies):
-        side = dataclasses.replace(side, would=_conclude(policies, subject, direction))
-    return SideWalk(side=side, tiers=(TierWalk(name=TIER, policies=policies),))
 
 
 def _in_audit(snapshot: snapshot_.Snapshot, policy: resources.NetworkPolicy, audit: audit_.Audit) -> bool:
@@ -188,19 +218,43 @@ def _in_audit(snapshot: snapshot_.Snapshot, policy: resources.NetworkPolicy, aud
     return audit.annotations and (policy.asks_audit or (namespace is not None and namespace.asks_audit))
 
 
-def _conclude(policies: tuple[PolicyWalk, ...], subject: resources.Pod, direction: net.Direction) -> Side:
-    """No isolation: allow all. Isolation: allow what at least one rule allows (rule A15)."""
-    isolating = tuple(policy.policy for policy in policies if policy.isolates)
-    if not isolating:
-        because = f"no policy selects {matching.name(subject)} for {_word(direction)}, so all of it is allowed (A15)"
-        return _side(subject, direction, allowed=True, because=because)
-    matched = next((rule.rule for policy in policies for rule in policy.rules if rule.matches), None)
-    if matched is not None:
-        because = f"{matched} allows it (A15, A17)"
-        return _side(subject, direction, allowed=True, because=because, isolating=isolating, rule=matched)
-    names = ", ".join(str(policy) for policy in isolating)
-    because = f"{matching.name(subject)} is isolated for {_word(direction)} by {names}, and no rule allows it (A15)"
-    return _side(subject, direction, allowed=False, because=because, isolating=isolating)
+def _conclude(tiers: tuple[TierWalk, ...], subject: resources.Pod, direction: net.Direction) -> Side:
+    """Ask the tiers in order until one decides; what none decides is allowed (rules A15, D1)."""
+    isolating = tuple(policy.policy for tier in tiers for policy in tier.policies if policy.isolates)
+    for tier in tiers:
+        shared = tier.name == TIER
+        decided = _union(tier) if shared else _first(tier)
+        if decided is not None and decided.action is not resources.RuleAction.PASS:
+            allowed = decided.action is resources.RuleAction.ALLOW
+            rules = ("(A15, A17)" if allowed else "(E6)") if shared else "(D1, D2)"
+            because = f"{decided.rule} {'allows' if allowed else 'denies'} it {rules}"
+            return _side(subject, direction, allowed=allowed, because=because, isolating=isolating, rule=decided.rule)
+        if shared and isolating:
+            names = ", ".join(str(policy) for policy in isolating)
+            because = (
+                f"{matching.name(subject)} is isolated for {_word(direction)} by {names}, and no rule allows it (A15)"
+            )
+            return _side(subject, direction, allowed=False, because=because, isolating=isolating)
+    speaks = any(policy.speaks for tier in tiers for policy in tier.policies)
+    because = (
+        f"no rule decides about {matching.name(subject)}'s {_word(direction)} and nobody isolates it (D1, D4)"
+        if speaks
+        else f"no policy selects {matching.name(subject)} for {_word(direction)}, so all of it is allowed (A15)"
+    )
+    return _side(subject, direction, allowed=True, because=because)
+
+
+def _union(tier: TierWalk) -> RuleWalk | None:
+    """Ask who denies before who allows; any rule of any policy will do (rules A15, E6)."""
+    matching_rules = [rule for policy in tier.policies for rule in policy.rules if rule.matches]
+    denying = (rule for rule in matching_rules if rule.action is resources.RuleAction.DENY)
+    allowing = (rule for rule in matching_rules if rule.action is resources.RuleAction.ALLOW)
+    return next(denying, None) or next(allowing, None)
+
+
+def _first(tier: TierWalk) -> RuleWalk | None:
+    """Return the first rule that matches, by priority, then name, then place (rules D1, D2, D6)."""
+    return next((rule for policy in tier.policies for rule in policy.rules if rule.matches), None)
 
 
 def _exempt(  # noqa: PLR0911 - one line a rule
@@ -248,19 +302,25 @@ def _walk_policy(
     subject: resources.Pod,
 ) -> PolicyWalk:
     """Isolation: the policy is of the pod's namespace, selects it, and names the direction (rules A14, A19, A7)."""
-    missing = matching.unmet(policy.subject, subject.labels)
+    missing = None
+    if policy.subject_namespaces is not None:
+        space = snapshot.namespaces.get(subject.namespace)
+        missing = matching.unmet(policy.subject_namespaces, {} if space is None else space.labels)
+    missing = missing or matching.unmet(policy.subject, subject.labels)
     if missing is not None:
         because = f"does not select {matching.name(subject)}: {missing} (A11)"
         return PolicyWalk(policy=policy.ref, isolates=False, because=because)
-    if direction not in policy.directions:
+    isolates = direction in policy.directions
+    if not isolates and policy.kind == "NetworkPolicy":
         because = (
             f"selects {matching.name(subject)} but {direction.name.capitalize()} is not among its policyTypes (A6, A7)"
         )
         return PolicyWalk(policy=policy.ref, isolates=False, because=because)
+    because = f"isolates {matching.name(subject)} for {_word(direction)} (A14, E2)"
     return PolicyWalk(
         policy=policy.ref,
-        isolates=True,
-        because=f"isolates {matching.name(subject)} for {_word(direction)} (A14)",
+        isolates=isolates,
+        because=because if isolates else f"selects {matching.name(subject)} and does not isolate it (D4, E2)",
         rules=tuple(
             _walk_rule(snapshot, verdict.RuleRef(policy.ref, direction, index), rule, flow)
             for index, rule in enumerate(policy.rules(direction))
@@ -281,8 +341,15 @@ def _walk_rule(
         egress = ref.direction is net.Direction.EGRESS
         party = flow.destination if egress else flow.source
         address = flow.destination_address if egress else flow.source_address
+        subject = flow.source if egress else flow.destination
+        beside = matching.Beside(
+            node=subject.node if isinstance(subject, resources.Pod) else None,
+            names=flow.names if egress else frozenset(),
+        )
         peers = tuple(
-            matching.match_peer(snapshot, peer, policy_namespace=ref.policy.namespace, party=party, address=address)
+            matching.match_peer(
+                snapshot, peer, policy_namespace=ref.policy.namespace, party=party, address=address, beside=beside
+            )
             for peer in rule.peers
         )
     if rule.ports is None:
@@ -293,7 +360,7 @@ def _walk_rule(
             for entry in rule.ports
         )
     matches = any(finding.matches for finding in peers) and any(finding.matches for finding in ports)
-    return RuleWalk(rule=ref, matches=matches, peers=peers, ports=ports)
+    return RuleWalk(rule=ref, matches=matches, peers=peers, ports=ports, action=rule.action)
 
 
 def _side(

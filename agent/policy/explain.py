@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from agent.model import net
+from agent.model import net, resources
 from agent.policy import evaluator, matching
 
 
@@ -69,7 +69,9 @@ def _side_lines(walk: evaluator.SideWalk) -> Iterator[Line]:
 def _rule_lines(rule: evaluator.RuleWalk, *, deciding: bool) -> Iterator[Line]:
     name = f"{rule.rule.direction.name.lower()}[{rule.rule.index}]"
     says = "matches and decides" if deciding else "matches" if rule.matches else "does not match"
-    yield Line(depth=3, text=f"{name} {says}", good=rule.matches)
+    does = "" if rule.action is resources.RuleAction.ALLOW else f" ({rule.action.value})"
+    good = rule.matches if rule.action is resources.RuleAction.ALLOW else None
+    yield Line(depth=3, text=f"{name}{does} {says}", good=good)
     for kind, findings in (("peer", rule.peers), ("port", rule.ports)):
         for finding in findings:
             yield Line(depth=4, text=f"{kind}: {finding.because}", good=finding.matches)
@@ -130,6 +132,7 @@ def _policy_document(policy: evaluator.PolicyWalk) -> dict[str, object]:
             {
                 "index": rule.rule.index,
                 "matches": rule.matches,
+                "action": rule.action.value,
                 "peers": [_finding(finding) for finding in rule.peers],
                 "ports": [_finding(finding) for finding in rule.ports],
             }

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from agent import snapshot as snapshot_
+from agent.fqdn import patterns
+from agent.model import fqdn, net, resources
 from agent.model import labels as labels_
-from agent.model import net, resources
 
 Party: TypeAlias = resources.Pod | resources.Node | resources.Host | None
 """Who is behind an address; None: nobody the snapshot knows."""
@@ -25,13 +26,107 @@ class Finding:
     because: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What else a peer may be matched by."""
+
+    node: str | None = None
+    """The subject's own node (rule E10)."""
+    names: frozenset[str] = frozenset()
+    """Names for which DNS gave the subject the address, and which have not expired (rules D15, E15)."""
+
+
+_NOTHING_ELSE = Beside()
+
+
 def match_peer(
-    snapshot: snapshot_.Snapshot, peer: resources.Peer, *, policy_namespace: str, party: Party, address: net.Address
+    snapshot: snapshot_.Snapshot,
+    peer: resources.Peer,
+    *,
+    policy_namespace: str,
+    party: Party,
+    address: net.Address,
+    beside: Beside = _NOTHING_ELSE,
 ) -> Finding:
     """Match a peer of a policy of `policy_namespace` against `party` at `address`."""
-    if isinstance(peer, resources.IPBlock):
-        return match_block(peer, address)
-    return _match_pod(snapshot, peer, policy_namespace, party)
+    match peer:
+        case resources.IPBlock():
+            finding = match_block(peer, address)
+            member = _member(snapshot, party, address) if peer.outside and finding.matches else None
+            if member is None:
+                return finding
+            return Finding(matches=False, because=f"{address} is {member}, which no prefix means (E11)")
+        case resources.EntityPeer():
+            return _match_entity(snapshot, peer.entity, party, address, beside.node)
+        case resources.NamesPeer():
+            return _match_names(snapshot, peer, party, address, beside.names)
+        case resources.PodPeer():
+            return _match_pod(snapshot, peer, policy_namespace, party)
+
+
+def selects(snapshot: snapshot_.Snapshot, policy: resources.NetworkPolicy, pod: resources.Pod) -> bool:
+    """Tell whether a policy of any kind means a pod: by namespace, or by what its namespace is labelled (A19, D7)."""
+    if policy.subject_namespaces is None:
+        return policy.namespace == pod.namespace and policy.subject.selects(pod.labels)
+    spaces = _namespace_labels(snapshot, pod.namespace)
+    return policy.subject_namespaces.selects(spaces) and policy.subject.selects(pod.labels)
+
+
+def _member(snapshot: snapshot_.Snapshot, party: Party, address: net.Address) -> str | None:
+    """Return what in the cluster has an address, a pod or a node; None: it is outside (rules E10, E11)."""
+    if isinstance(party, resources.Pod) and party.has_identity:
+        return f"pod {name(party)}"
+    return next((f"node {node.name}" for node in snapshot.nodes.values() if address in node.addresses), None)
+
+
+def _match_entity(
+    snapshot: snapshot_.Snapshot, entity: resources.Entity, party: Party, address: net.Address, own: str | None
+) -> Finding:
+    """Match one of Cilium's words (rule E10)."""
+    pod = isinstance(party, resources.Pod) and party.has_identity
+    here = own is not None and own in snapshot.nodes and address in snapshot.nodes[own].addresses
+    node = not pod and any(address in one.addresses for one in snapshot.nodes.values())
+    server = any(
+        address in part.addresses
+        for part in snapshot.endpoint_slices.values()
+        if (part.namespace, part.service) == ("default", "kubernetes")
+    )
+    outside = not pod and not node
+    matches = {
+        resources.Entity.ALL: True,
+        resources.Entity.WORLD: outside,
+        resources.Entity.WORLD_IPV4: outside and net.family_of(address) is net.Family.IPV4,
+        resources.Entity.WORLD_IPV6: outside and net.family_of(address) is net.Family.IPV6,
+        resources.Entity.CLUSTER: pod or node or server,
+        resources.Entity.HOST: node and here,
+        resources.Entity.REMOTE_NODE: node and not here,
+        resources.Entity.KUBE_APISERVER: server,
+    }[entity]
+    because = f"{address} is {'' if matches else 'not '}of the entity {entity.value} (E10)"
+    return Finding(matches=matches, because=because)
+
+
+def _match_names(
+    snapshot: snapshot_.Snapshot,
+    peer: resources.NamesPeer,
+    party: Party,
+    address: net.Address,
+    names: frozenset[str],
+) -> Finding:
+    """Match an address by the names DNS gave it for; Cilium's names mean nobody in the cluster (rules D14, E15)."""
+    if not names:
+        return Finding(matches=False, because=f"DNS gave the pod {address} for no name it knows of (D15, E15)")
+    member = _member(snapshot, party, address)
+    for learned in sorted(names):
+        for pattern in peer.patterns:
+            if not patterns.matches(pattern, learned):
+                continue
+            if pattern.dialect is fqdn.Dialect.CILIUM and member is not None:
+                return Finding(matches=False, because=f"{learned} leads to {member}, which no name means (E15)")
+            return Finding(matches=True, because=f"DNS gave the pod {address} for {learned}, as {pattern} (D14, E15)")
+    wanted = ", ".join(map(str, peer.patterns))
+    because = f"DNS gave the pod {address} for {', '.join(sorted(names))}, wanted {wanted} (D14, E15)"
+    return Finding(matches=False, because=because)
 
 
 def match_block(block: resources.IPBlock, address: net.Address) -> Finding:

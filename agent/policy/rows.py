@@ -26,6 +26,7 @@ RowPort: TypeAlias = tuple[int, int, int]
 """Protocol, port and port bits, as in `desired.RowKey`."""
 Stretch: TypeAlias = tuple[int, int, desired.Row]
 """First and last port, both inclusive, and what happens to them."""
+_Decide: TypeAlias = Callable[[net.Protocol | None, int], desired.Row]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Clause:
     action: tiers.Action
     rule: int
     ports: tuple[tuple[net.Protocol, net.PortRange], ...] | None
+    rank: int = desired.NO_RANK
+    """Its place in the order of the set's rules, where that matters (`desired.Row`)."""
 
     def covers(self, protocol: net.Protocol | None, port: int) -> bool:
         """Tell whether the clause speaks of `port`; protocol None is one that no clause names."""
@@ -65,12 +68,32 @@ class Outcome:
 DENIED = Outcome(DEFAULT_DENY, {})
 
 
-def flatten(stages: Sequence[Stage]) -> Outcome:
-    """Work out what the tiers, one after the other, do to each protocol and port."""
-    named = {protocol for stage in stages for clause in stage.clauses for protocol, _ in clause.ports or ()}
+def flatten(stages: Sequence[Stage], ceiling: int = desired.NO_RANK) -> Outcome:
+    """Work out what the tiers, one after the other, do to each protocol and port; denials rank at most `ceiling`."""
+    clauses = [clause for stage in stages for clause in stage.clauses]
+    return _outcome(clauses, lambda protocol, port: _decide(stages, protocol, port, ceiling))
+
+
+def by_name(admin: Sequence[Clause], later: Sequence[Clause]) -> Outcome:
+    """Work out which rule allows a name class first, in the Admin tier and after it; clauses come in their order."""
+
+    def decide(protocol: net.Protocol | None, port: int) -> desired.Row:
+        first, second = (
+            next((clause for clause in clauses if clause.covers(protocol, port)), None) for clauses in (admin, later)
+        )
+        found = first or second
+        if found is None:
+            return DEFAULT_DENY
+        ranks = [desired.NO_RANK if clause is None else clause.rank for clause in (first, second)]
+        return desired.Row(desired.Action.ALLOW, found.rule, *ranks)
+
+    return _outcome([*admin, *later], decide)
+
+
+def _outcome(clauses: Sequence[Clause], decide: _Decide) -> Outcome:
+    named = {protocol for clause in clauses for protocol, _ in clause.ports or ()}
     return Outcome(
-        others=_decide(stages, None, 0),
-        protocols={protocol: _stretches(stages, protocol) for protocol in named},
+        others=decide(None, 0), protocols={protocol: _stretches(clauses, protocol, decide) for protocol in named}
     )
 
 
@@ -97,19 +120,18 @@ def _serves(row: desired.Row, below: desired.Row) -> bool:
     return row == below or (row.action is desired.Action.ALLOW and below.action is desired.Action.ALLOW)
 
 
-def _stretches(stages: Sequence[Stage], protocol: net.Protocol) -> tuple[Stretch, ...]:
+def _stretches(clauses: Sequence[Clause], protocol: net.Protocol, decide: _Decide) -> tuple[Stretch, ...]:
     """Cut the port space where any clause begins or ends, decide each part, and join equal neighbours."""
     cuts = {0}
-    for stage in stages:
-        for clause in stage.clauses:
-            for named, span in clause.ports or ():
-                if named is protocol:
-                    cuts.update((span.first, span.last + 1))
+    for clause in clauses:
+        for named, span in clause.ports or ():
+            if named is protocol:
+                cuts.update((span.first, span.last + 1))
     cuts.discard(net.PORT_MAX + 1)
     starts = sorted(cuts)
     joined: list[Stretch] = []
     for first, following in zip(starts, [*starts[1:], net.PORT_MAX + 1], strict=True):
-        row = _decide(stages, protocol, first)
+        row = decide(protocol, first)
         if joined and joined[-1][2] == row:
             joined[-1] = (joined[-1][0], following - 1, row)
         else:
@@ -117,16 +139,19 @@ def _stretches(stages: Sequence[Stage], protocol: net.Protocol) -> tuple[Stretch
     return tuple(joined)
 
 
-def _decide(stages: Iterable[Stage], protocol: net.Protocol | None, port: int) -> desired.Row:
+def _decide(stages: Iterable[Stage], protocol: net.Protocol | None, port: int, ceiling: int) -> desired.Row:
     """Go through the tiers for one protocol and port."""
+    passed = desired.NO_RANK
     for stage in stages:
         decisive = _decisive(stage, protocol, port)
         if decisive is None and stage.end is tiers.EndOfTier.DENY:
-            return DEFAULT_DENY
+            return desired.Row(desired.Action.DENY, 0, ceiling, passed)
         if decisive is not None and decisive.action is tiers.Action.ALLOW:
             return desired.Row(desired.Action.ALLOW, decisive.rule)
         if decisive is not None and decisive.action is tiers.Action.DENY:
-            return desired.Row(desired.Action.DENY, decisive.rule)
+            return desired.Row(desired.Action.DENY, decisive.rule, min(decisive.rank, ceiling), passed)
+        if decisive is not None:
+            passed = min(passed, decisive.rank)
     return DEFAULT_ALLOW
 
 

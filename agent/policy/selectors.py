@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from agent.identity import ipcache
-from agent.model import identity, labels, net, resources
+from agent.model import fqdn, identity, labels, net, resources
 from agent.policy import tiers
 
 Bits: TypeAlias = int
@@ -38,12 +38,14 @@ def mentioned(ingress: Iterable[Rule], egress: Iterable[Rule]) -> ipcache.Mentio
     pod_keys: set[str] = set()
     namespace_keys: set[str] = set()
     blocks: set[net.Network] = set()
+    nodes = False
     for rule in itertools.chain(ingress, egress):
         for peer in rule.peers or ():
+            nodes = nodes or _tells_nodes(peer)
             if isinstance(peer, tiers.BlockPeer | resources.IPBlock):
                 blocks.add(peer.cidr)
                 blocks.update(peer.excepts)
-            else:
+            elif isinstance(peer, tiers.PodsPeer | resources.PodPeer):
                 pod_keys.update(_keys(peer.pods))
                 namespace_keys.update(_keys(peer.namespaces))
     matches = itertools.chain.from_iterable(rule.ports or () for rule in egress)
@@ -52,7 +54,21 @@ def mentioned(ingress: Iterable[Rule], egress: Iterable[Rule]) -> ipcache.Mentio
         namespace_keys=frozenset(namespace_keys),
         ports=frozenset((match.port, match.protocol) for match in matches if isinstance(match.port, str)),
         blocks=frozenset(blocks),
+        nodes=nodes,
     )
+
+
+def _tells_nodes(peer: tiers.Peer | resources.Peer) -> bool:
+    """Tell whether a peer means nodes, or whoever is no node: Cilium's names are among these (rules E10, E11, E15)."""
+    match peer:
+        case tiers.NodesPeer():
+            return True
+        case tiers.BlockPeer() | resources.IPBlock():
+            return peer.outside
+        case tiers.NamesPeer():
+            return any(pattern.dialect is fqdn.Dialect.CILIUM for pattern in peer.patterns)
+        case _:
+            return False
 
 
 def _keys(selector: labels.LabelSelector | None) -> list[str]:
@@ -68,6 +84,7 @@ class Index:
         self.numbers = [each.id for each in ordered]
         self._facts = [each.facts for each in ordered]
         self._pods = _bits(index for index, facts in enumerate(self._facts) if facts.namespace is not None)
+        self._nodes = _group((facts.node, index) for index, facts in enumerate(self._facts))
         self._namespaces = _group((facts.namespace, index) for index, facts in enumerate(self._facts))
         self._labels = _LabelIndex([facts.labels for facts in self._facts])
         self._namespace_labels = _LabelIndex([facts.namespace_labels for facts in self._facts])
@@ -81,9 +98,13 @@ class Index:
         """Return the identities that `peer` means."""
         found = self._peers.get(peer)
         if found is None:
-            resolved = self._block(peer) if isinstance(peer, tiers.BlockPeer) else self._selected(peer)
-            found = self._peers[peer] = resolved
+            found = self._peers[peer] = self._resolved(peer)
         return found
+
+    @property
+    def in_cluster(self) -> Bits:
+        """The identities of pods and nodes."""
+        return self._pods | self._nodes.get(identity.NodePlace.HOST, 0) | self._nodes.get(identity.NodePlace.REMOTE, 0)
 
     def naming(self, name: str, protocol: net.Protocol) -> Bits:
         """Return the identities whose pods declare a port of this name and protocol (rule A31)."""
@@ -100,6 +121,17 @@ class Index:
     def positions(self, bits: Bits) -> list[int]:
         """Return the positions of the bits that are set."""
         return list(select(range(len(self.numbers)), bits))
+
+    def _resolved(self, peer: tiers.Peer) -> Bits:
+        match peer:
+            case tiers.BlockPeer():
+                return self._block(peer) & ~self.in_cluster if peer.outside else self._block(peer)
+            case tiers.PodsPeer():
+                return self._selected(peer)
+            case tiers.NodesPeer():
+                return self._nodes.get(peer.place, 0)
+            case tiers.NamesPeer():
+                return 0  # an address has a name by what is learned, not by what it is
 
     def _block(self, peer: tiers.BlockPeer) -> Bits:
         """Inside the cidr and outside the excepts of this very peer (rules A22, A23)."""

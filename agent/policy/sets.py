@@ -13,16 +13,25 @@ import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 from agent import desired
 from agent.identity import allocator
-from agent.model import identity, labels, net, numbers, resources, verdict
+from agent.model import fqdn, identity, labels, net, numbers, resources, verdict
 from agent.policy import rows, selectors, tiers
 
 NamedPorts: TypeAlias = Mapping[tuple[str, net.Protocol], tuple[int, ...]]
 """What the names of container ports mean on one pod (rules A31 to A33)."""
-_NO_NAMES: NamedPorts = {}
+_NO_PORTS: NamedPorts = {}
+"""Names of ports mean nothing at what is no pod (rule A32)."""
+NameClasses: TypeAlias = Mapping[int, frozenset[fqdn.NamePattern]]
+"""Number of a class of names -> the patterns that its names match."""
+_NO_CLASSES: NameClasses = MappingProxyType({})
+RULES_MAX = desired.NO_RANK
+"""Of a set that allows by name: each rule has a rank, and those end below NO_RANK."""
+_ORDER = (tiers.Action.DENY, tiers.Action.ALLOW, tiers.Action.PASS, tiers.Action.LOG)
+"""Who is asked first in a tier that is not ordered."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +61,16 @@ def select(
     pod_labels: labels.Labels,
     ports: Sequence[resources.ContainerPort],
 ) -> Selection | None:
-    """Find what applies to a pod among the policies of its namespace; None: not isolated (rules A14, A19)."""
+    """Find what applies to a pod among the policies that may select it; None: nothing does (rules A14, A19, D4)."""
     chosen = []
     for tier, policies in stack:
         selecting = tuple(
-            policy for policy in policies if direction in policy.directions and policy.subject.selects(pod_labels)
+            policy for policy in policies if policy.speaks_of(direction) and policy.subject.selects(pod_labels)
         )
         if selecting:
-            chosen.append(dataclasses.replace(tier, policies=selecting))
+            isolated = any(direction in policy.directions for policy in selecting)
+            end = tier.end if isolated else tiers.EndOfTier.NEXT_TIER
+            chosen.append(dataclasses.replace(tier, policies=selecting, end=end))
     if not chosen:
         return None
     refs = tuple((tier.name, policy.ref) for tier in chosen for policy in tier.policies)
@@ -81,9 +92,9 @@ def named_ports(ports: Iterable[resources.ContainerPort]) -> NamedPorts:
 
 
 def build(
-    selections: Iterable[Selection], index: selectors.Index
+    selections: Iterable[Selection], index: selectors.Index, classes: NameClasses = _NO_CLASSES
 ) -> tuple[dict[Selection, desired.PolicySet], dict[int, verdict.RuleRef]]:
-    """Compile each of `selections`; also return the rules by number."""
+    """Compile each of `selections`; also return the rules by number. Without `classes` nothing is allowed by name."""
     contents = {selection: canonical(selection) for selection in selections}
     set_numbers = numbers.assign(contents.values())
     refs = {
@@ -99,12 +110,22 @@ def build(
             id=set_numbers[content],
             digest=hashlib.blake2b(content, digest_size=32).digest(),
             direction=selection.direction,
-            rows=_Builder(selection, index, rule_numbers).build(),
-            isolating=tuple(policy.ref for policy in selection.policies),
+            rows=_Builder(selection, index, rule_numbers, classes).build(),
+            isolating=tuple(policy.ref for policy in selection.policies if selection.direction in policy.directions),
+            others=tuple(policy.ref for policy in selection.policies if selection.direction not in policy.directions),
         )
         for selection, content in contents.items()
     }
     return sets, {number: ref for ref, number in rule_numbers.items()}
+
+
+def can_rank(selection: Selection) -> bool:
+    """Tell whether each rule of a set can have a rank, without which nothing is allowed by name."""
+    return sum(_can_match(rule) for _, rule in selection.rules()) <= RULES_MAX
+
+
+def _can_match(rule: tiers.Rule) -> bool:
+    return rule.peers != () and rule.ports != ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,11 +138,14 @@ class _Clause:
     peers: tuple[tiers.Peer, ...] | None
     ports: tuple[resources.PortMatch, ...] | None
     names: tuple[tuple[str, net.Protocol], ...]
+    patterns: frozenset[fqdn.NamePattern] = frozenset()
+    """Which names it allows."""
+    rank: int = desired.NO_RANK
 
     def resolve(self, names: NamedPorts) -> rows.Clause:
         """Turn port names to numbers; a name without meaning matches nothing (rule A32)."""
         if self.ports is None:
-            return rows.Clause(self.action, self.number, None)
+            return rows.Clause(self.action, self.number, None, self.rank)
         spans: list[tuple[net.Protocol, net.PortRange]] = []
         for match in self.ports:
             if match.port is None:
@@ -131,14 +155,18 @@ class _Clause:
             else:
                 found = names.get((match.port, match.protocol), ())
                 spans.extend((match.protocol, net.PortRange(number, number)) for number in found)
-        return rows.Clause(self.action, self.number, tuple(spans))
+        return rows.Clause(self.action, self.number, tuple(spans), self.rank)
 
 
 class _Builder:
     """Works out the rows of one set."""
 
     def __init__(
-        self, selection: Selection, index: selectors.Index, rule_numbers: Mapping[verdict.RuleRef, int]
+        self,
+        selection: Selection,
+        index: selectors.Index,
+        rule_numbers: Mapping[verdict.RuleRef, int],
+        classes: NameClasses,
     ) -> None:
         self._selection = selection
         self._index = index
@@ -152,13 +180,42 @@ class _Builder:
                 peers=rule.peers,
                 ports=rule.ports,
                 names=tuple(_names(rule)),
+                patterns=patterns(rule),
             )
             for position, tier in enumerate(selection.stack)
             for policy in tier.policies
             for rule in policy.rules(selection.direction)
-            if rule.peers != () and rule.ports != ()
+            if _can_match(rule)
         ]
         self._any = sum(1 << place for place, clause in enumerate(self._clauses) if clause.peers is None)
+        allows_names = any(clause.patterns for clause in self._clauses) and can_rank(selection)
+        self._classes = classes if allows_names else _NO_CLASSES
+        if self._classes:
+            self._rank()
+        outside = [clause for clause in self._clauses if clause.patterns and not self._admin(clause)]
+        self._cluster = index.in_cluster if self._classes and outside else 0
+        """Those whom no name of a later tier opens (rule E15); they fare differently."""
+        self._ceiling = min((clause.rank for clause in self._clauses if not self._admin(clause)), default=0)
+
+    def _rank(self) -> None:
+        """Give each clause its place in the order in which they are asked (`rows`)."""
+        asked = sorted(
+            range(len(self._clauses)),
+            key=lambda place: (
+                self._clauses[place].tier,
+                0 if self._ordered(self._clauses[place]) else _ORDER.index(self._clauses[place].action),
+                place,
+            ),
+        )
+        for rank, place in enumerate(asked):
+            self._clauses[place] = dataclasses.replace(self._clauses[place], rank=rank)
+
+    def _ordered(self, clause: _Clause) -> bool:
+        return self._selection.stack[clause.tier].ordered
+
+    def _admin(self, clause: _Clause) -> bool:
+        """Tell whether a clause is of the tier whose names mean any address, and which can be passed (rule D2)."""
+        return self._selection.stack[clause.tier].name == resources.Tier.ADMIN.value
 
     def build(self) -> dict[desired.RowKey, desired.Row]:
         """Return the rows of ANY, then those of each identity that fares differently."""
@@ -166,16 +223,33 @@ class _Builder:
         found = _keyed(identity.ANY, rows.cover(everyone))
         for matching, bits in self._groups():
             for names, members in self._by_names(matching | self._any, bits):
-                outcome = rows.flatten(self._stages(matching | self._any, names))
+                stages = self._stages(matching | self._any, names)
+                outcome = rows.flatten(stages, self._ceiling if matching >> len(self._clauses) else desired.NO_RANK)
                 parts = rows.cover(outcome, everyone)
                 for number in self._index.members(members) if parts else ():
                     found.update(_keyed(number, parts))
+        for class_, allowed in self._of_classes():
+            found.update(_keyed(class_, allowed))
         return found
+
+    def _of_classes(self) -> Iterator[tuple[int, Mapping[rows.RowPort, desired.Row]]]:
+        """Yield what is allowed to each class of names; classes that the same clauses match are worked out once."""
+        known: dict[tuple[int, ...], Mapping[rows.RowPort, desired.Row]] = {}
+        named = sorted((clause for clause in self._clauses if clause.patterns), key=lambda clause: clause.rank)
+        for number, content in self._classes.items():
+            matching = [clause for clause in named if clause.patterns & content]
+            ranks = tuple(clause.rank for clause in matching)
+            if ranks not in known:
+                admin = [clause.resolve(_NO_PORTS) for clause in matching if self._admin(clause)]
+                later = [clause.resolve(_NO_PORTS) for clause in matching if not self._admin(clause)]
+                known[ranks] = rows.cover(rows.by_name(admin, later))
+            yield number, known[ranks]
 
     def _groups(self) -> list[tuple[int, selectors.Bits]]:
         """Split the identities that any clause singles out by the clauses (as bits) that match them."""
         groups: dict[int, selectors.Bits] = {}
         singled = [(1 << place, self._singles_out(clause)) for place, clause in enumerate(self._clauses)]
+        singled.append((1 << len(self._clauses), self._cluster))
         rest = 0
         for _, bits in singled:
             rest |= bits
@@ -230,6 +304,12 @@ def _keyed(number: int, parts: Mapping[rows.RowPort, desired.Row]) -> dict[desir
     return {desired.RowKey(number, protocol, port, bits): row for (protocol, port, bits), row in parts.items()}
 
 
+def patterns(rule: tiers.Rule) -> frozenset[fqdn.NamePattern]:
+    """Return the patterns of the names that a rule allows."""
+    named = (peer for peer in rule.peers or () if isinstance(peer, tiers.NamesPeer))
+    return frozenset(pattern for peer in named for pattern in peer.patterns)
+
+
 def _names(rule: tiers.Rule) -> Iterator[tuple[str, net.Protocol]]:
     return ((match.port, match.protocol) for match in rule.ports or () if isinstance(match.port, str))
 
@@ -267,8 +347,19 @@ def _rule(rule: tiers.Rule) -> object:
 
 
 def _peer(peer: tiers.Peer) -> object:
-    if isinstance(peer, tiers.BlockPeer):
-        return allocator.network_key(peer.cidr), sorted(map(allocator.network_key, peer.excepts))
+    match peer:
+        case tiers.BlockPeer():
+            block = allocator.network_key(peer.cidr), sorted(map(allocator.network_key, peer.excepts))
+            return (*block, "outside") if peer.outside else block
+        case tiers.NodesPeer():
+            return "nodes", peer.place.value
+        case tiers.NamesPeer():
+            return "names", sorted((pattern.text, pattern.dialect.value) for pattern in peer.patterns)
+        case tiers.PodsPeer():
+            return _pods(peer)
+
+
+def _pods(peer: tiers.PodsPeer) -> object:
     namespaces = None if peer.namespaces is None else _selector(peer.namespaces)
     return _selector(peer.pods), namespaces, peer.namespace if namespaces is None else ""
 

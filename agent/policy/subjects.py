@@ -47,7 +47,7 @@ class Hold:
 
 def resolve(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Ownership:
     """Join the sandboxes of `node` with the pods of `cluster`, and settle who owns which address."""
-    guarded = {policy.namespace for policy in cluster.policies.values()}
+    guarded = _guarded(cluster, node)
     subjects = sorted(filter(None, (_join(cluster, node, guarded, sandbox) for sandbox in node.sandboxes)), key=_claim)
     living = [subject for subject in subjects if not _ended(subject)]
     ended = [subject for subject in subjects if _ended(subject)]
@@ -57,6 +57,20 @@ def resolve(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Ownership:
     spoken_for = dict.fromkeys(owners) | taken
     settled += [_settle(subject, spoken_for) for subject in ended]
     return Ownership(subjects=tuple(settled), owners=owners, problems=problems)
+
+
+def _guarded(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> set[str]:
+    """Return the namespaces that have a policy; one that is not known yet may be whatever selects namespaces means."""
+    policies = cluster.policies.values()
+    guarded = {policy.namespace for policy in policies if policy.subject_namespaces is None}
+    wide = [policy.subject_namespaces for policy in policies if policy.subject_namespaces is not None]
+    if wide:
+        for name in {sandbox.namespace for sandbox in node.sandboxes if sandbox.identified}:
+            known = cluster.namespaces.get(name)
+            if known is None or any(selector.selects(known.labels) for selector in wide):
+                guarded.add(name)
+        guarded.add("")
+    return guarded
 
 
 def hold(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Hold:

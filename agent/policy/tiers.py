@@ -1,7 +1,8 @@
 """The one internal form of every policy dialect: ordered tiers of ordered rules.
 
-Kubernetes NetworkPolicy is one tier whose end is DENY for the pods it selects (rules A14, A15);
-ClusterNetworkPolicy puts Admin and Baseline tiers around it, Calico names its own (rule F2, F3).
+Kubernetes NetworkPolicy is one tier whose end is DENY for the pods it isolates (rules A14, A15), and
+CiliumNetworkPolicy joins it, for what either allows is allowed unless one denies it (rule E6).
+ClusterNetworkPolicy puts Admin and Baseline tiers around it (rule D1), Calico names its own (rule F2, F3).
 The compiler reads this form. The evaluator does not: it is written from the numbered rules alone.
 """
 
@@ -11,7 +12,7 @@ import dataclasses
 import enum
 from typing import TypeAlias
 
-from agent.model import labels, net, resources
+from agent.model import fqdn, identity, labels, net, resources
 
 
 class Action(enum.Enum):
@@ -29,6 +30,7 @@ class EndOfTier(enum.Enum):
     """What happens to traffic of a selected pod that no rule of the tier matched."""
 
     DENY = "Deny"
+    """Denied, if some policy isolates the pod in the direction; else the next tier decides (rules A14, E2)."""
     NEXT_TIER = "NextTier"
 
 
@@ -48,9 +50,25 @@ class BlockPeer:
 
     cidr: net.Network
     excepts: tuple[net.Network, ...] = ()
+    outside: bool = False
+    """Only addresses that are no pod's and no node's (rule E11)."""
 
 
-Peer: TypeAlias = PodsPeer | BlockPeer
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NodesPeer:
+    """Addresses of nodes that are no pod's own (rule E10)."""
+
+    place: identity.NodePlace
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamesPeer:
+    """Addresses that DNS gave the subject for a name that one of `patterns` stands for; egress and Allow only."""
+
+    patterns: tuple[fqdn.NamePattern, ...]
+
+
+Peer: TypeAlias = PodsPeer | BlockPeer | NodesPeer | NamesPeer
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +90,17 @@ class Policy:
     """Selects pods of this namespace only (rule A19)."""
     subject: labels.LabelSelector
     directions: frozenset[net.Direction]
+    """Those in which it isolates whom it selects."""
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
+    namespaces: labels.LabelSelector | None = None
+    """Selects pods of namespaces with these labels instead (rule D7)."""
+    priority: int = 0
+    """Of an ordered tier: which place it asks for (rule D1)."""
+
+    def speaks_of(self, direction: net.Direction) -> bool:
+        """Tell whether it isolates or has rules there."""
+        return direction in self.directions or bool(self.rules(direction))
 
     def rules(self, direction: net.Direction) -> tuple[Rule, ...]:
         """Return the rules of one direction."""

@@ -13,6 +13,7 @@ from agent.model import labels as labels_
 from agent.model import net, resources
 
 EVERYBODY = "anybody"
+_ALLOW = resources.RuleAction.ALLOW
 NOBODY = "nobody, as none of its peers can be honoured (A50)"
 
 
@@ -28,7 +29,9 @@ class RuleText:
 
 def subject(policy: resources.NetworkPolicy) -> str:
     """Say whom a policy selects."""
-    return _pods(policy.subject, f"in {policy.namespace}")
+    if policy.subject_namespaces is None:
+        return _pods(policy.subject, f"in {policy.namespace}")
+    return _pods(policy.subject, _spaces(policy.subject_namespaces))
 
 
 def rules(policy: resources.NetworkPolicy) -> Iterator[RuleText]:
@@ -36,7 +39,7 @@ def rules(policy: resources.NetworkPolicy) -> Iterator[RuleText]:
     for direction in net.Direction:
         for index, rule in enumerate(policy.rules(direction)):
             text = rule_text(rule, direction, policy.namespace)
-            if direction not in policy.directions:
+            if not policy.counting(direction):
                 text = f"{text} (without effect: policyTypes lacks {direction.name.capitalize()}, A7)"
             yield RuleText(direction=direction, index=index, text=text)
 
@@ -44,7 +47,8 @@ def rules(policy: resources.NetworkPolicy) -> Iterator[RuleText]:
 def isolation(policy: resources.NetworkPolicy) -> str:
     """Say what a policy closes."""
     named = [one.name.lower() for one in net.Direction if one in policy.directions]
-    closed = [one.name.lower() for one in net.Direction if one in policy.directions and not policy.rules(one)]
+    allowing = {one for one in net.Direction if any(rule.action is _ALLOW for rule in policy.rules(one))}
+    closed = [one.name.lower() for one in net.Direction if one in policy.directions and one not in allowing]
     if not named:
         return "isolates in no direction"
     text = f"isolates {' and '.join(named)}"
@@ -57,28 +61,32 @@ def whole_subject(policy: resources.NetworkPolicy) -> str:
 
 
 def rule_text(rule: resources.PolicyRule, direction: net.Direction, namespace: str) -> str:
-    """Say what a rule of a policy in `namespace` lets through: `from PEERS on PORTS`."""
+    """Say what a rule of a policy in `namespace` lets through: `from PEERS on PORTS`; of other rules, what they do."""
     towards = "from" if direction is net.Direction.INGRESS else "to"
-    return f"{towards} {_peers(rule.peers, namespace)} on {_ports(rule.ports)}"
+    does = "" if rule.action is _ALLOW else f"{rule.action.value.lower()} "
+    return f"{does}{towards} {_peers(rule.peers, namespace)} on {_ports(rule.ports)}"
 
 
 def peer_text(peer: resources.Peer, namespace: str) -> str:
     """Say whom a peer of a policy in `namespace` means."""
     if isinstance(peer, resources.IPBlock):
         excepts = f" except {', '.join(str(hole) for hole in peer.excepts)}" if peer.excepts else ""
-        return f"{peer.cidr}{excepts}"
-    if peer.namespaces is None:
-        where = f"in {namespace}"
-    elif not peer.namespaces.requirements:
-        where = "in any namespace"
-    else:
-        where = f"in namespaces with {selector_text(peer.namespaces)}"
+        return f"{peer.cidr}{excepts}{' outside the cluster' if peer.outside else ''}"
+    if isinstance(peer, resources.EntityPeer):
+        return f"entity {peer.entity.value}"
+    if isinstance(peer, resources.NamesPeer):
+        return f"what DNS gives for {' or '.join(map(str, peer.patterns))}"
+    where = f"in {namespace}" if peer.namespaces is None else _spaces(peer.namespaces)
     return _pods(peer.pods or labels_.EVERYTHING, where)
 
 
 def selector_text(selector: labels_.LabelSelector) -> str:
     """Say what labels a selector wants."""
     return " and ".join(_requirement(one) for one in selector.requirements) or "any labels"
+
+
+def _spaces(namespaces: labels_.LabelSelector) -> str:
+    return f"in namespaces with {selector_text(namespaces)}" if namespaces.requirements else "in any namespace"
 
 
 def _pods(selector: labels_.LabelSelector, where: str) -> str:

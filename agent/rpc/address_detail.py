@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 
 from agent import reconciler
@@ -9,6 +10,9 @@ from agent.model import identity, net, resources
 from agent.policy import evaluator, matching, words
 from agent.rpc import describe, details, identity_detail
 
+SUBJECTS = collections.defaultdict(
+    lambda: "spec.podSelector", CiliumNetworkPolicy="spec.endpointSelector", ClusterNetworkPolicy="spec.subject"
+)
 TOWARDS = {net.Direction.INGRESS: "from", net.Direction.EGRESS: "to"}
 
 
@@ -84,8 +88,8 @@ def _selected_by(now: reconciler.Enforcement, party: evaluator.Party) -> Iterato
     if not isinstance(party, resources.Pod) or not party.has_identity:
         return
     for policy in now.snapshot.policies.values():
-        if policy.namespace == party.namespace and policy.subject.selects(party.labels):
-            yield details.PolicyMatch(policy=policy.ref, path="spec.podSelector", because=words.subject(policy))
+        if matching.selects(now.snapshot, policy, party):
+            yield details.PolicyMatch(policy=policy.ref, path=SUBJECTS[policy.kind], because=words.subject(policy))
 
 
 def _peer_of(
@@ -93,9 +97,7 @@ def _peer_of(
 ) -> Iterator[details.PolicyMatch]:
     for policy in now.snapshot.policies.values():
         for direction in net.Direction:
-            if direction not in policy.directions:
-                continue
-            for index, rule in enumerate(policy.rules(direction)):
+            for index, rule in enumerate(policy.counting(direction)):
                 path = f"spec.{direction.name.lower()}[{index}].{TOWARDS[direction]}"
                 if rule.peers is None:
                     because = f"it is not given: {words.EVERYBODY} (A5)"

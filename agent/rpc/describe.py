@@ -34,8 +34,8 @@ def endpoints(enforcement: reconciler.Enforcement) -> Iterator[details.Endpoint]
             veth_ifindex=endpoint.veth_ifindex,
             ingress_isolated=endpoint.ingress_set != desired_.NOT_ISOLATED,
             egress_isolated=endpoint.egress_set != desired_.NOT_ISOLATED,
-            ingress_policies=ingress.isolating if ingress is not None else (),
-            egress_policies=egress.isolating if egress is not None else (),
+            ingress_policies=(*ingress.isolating, *ingress.others) if ingress is not None else (),
+            egress_policies=(*egress.isolating, *egress.others) if egress is not None else (),
             held=endpoint.held,
             audit_ingress=_in_audit(enforcement, endpoint.ingress_audit),
             audit_egress=_in_audit(enforcement, endpoint.egress_audit),
@@ -46,7 +46,7 @@ def _in_audit(enforcement: reconciler.Enforcement, number: int) -> tuple[resourc
     """Return the policies in audit of an audit set, which has the enforced ones as well."""
     audit = enforcement.state.sets.get(number)
     in_audit = enforcement.audited.policies
-    return () if audit is None else tuple(ref for ref in audit.isolating if ref in in_audit)
+    return () if audit is None else tuple(ref for ref in (*audit.isolating, *audit.others) if ref in in_audit)
 
 
 def identity_of(address: net.Address, state: desired_.DesiredState) -> int:
@@ -85,7 +85,7 @@ def policies(enforcement: reconciler.Enforcement) -> Iterator[details.Policy]:
     for endpoint in state.endpoints.values():
         numbers = (endpoint.ingress_set, endpoint.egress_set, endpoint.ingress_audit, endpoint.egress_audit)
         sets = (state.sets.get(number) for number in numbers)
-        selected.update({ref for one in sets if one is not None for ref in one.isolating})
+        selected.update({ref for one in sets if one is not None for ref in (*one.isolating, *one.others)})
     for ref, policy in sorted(enforcement.snapshot.policies.items()):
         yield details.Policy(
             ref=ref,

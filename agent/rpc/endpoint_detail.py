@@ -31,7 +31,7 @@ def _side(now: reconciler.Enforcement, number: int, direction: net.Direction) ->
     found = now.state.sets.get(number)
     if found is None:
         return details.EndpointSide(isolated=number != desired.NOT_ISOLATED, policy_set=number)
-    policies = (now.snapshot.policies.get(ref) for ref in found.isolating)
+    policies = (now.snapshot.policies.get(ref) for ref in (*found.isolating, *found.others))
     return details.EndpointSide(
         isolated=True,
         policy_set=number,

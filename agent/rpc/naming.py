@@ -42,14 +42,18 @@ def policy(now: reconciler.Enforcement, text: str) -> resources.NetworkPolicy:
     if kind and inner:  # KIND/NAMESPACE/NAME, where two kinds have one name
         known, namespace = [one for one in known if one.kind == kind], inner
     _well_formed("policy", text, namespace, slash, name)
-    found = [one for one in known if one.name == name and (not slash or one.namespace == namespace)]
+    found = [one for one in known if one.name == name and (not slash or namespace == _beside(one))]
     several = len({(one.namespace, one.name) for one in found}) == 1
     names = [
-        f"{one.kind}/{one.namespace}/{one.name}" if several else f"{one.namespace}/{one.name}"
-        for one in (found or known)
+        one.ref.path if several or not one.namespace else f"{one.namespace}/{one.name}" for one in (found or known)
     ]
     _one("policy", text, len(found), names, "is in force; `agentctl policy list` shows all")
     return found[0]
+
+
+def _beside(one: resources.NetworkPolicy) -> str:
+    """Return what stands before the slash: the namespace, of a policy of no namespace its kind."""
+    return one.namespace or one.kind
 
 
 def address(text: str) -> net.Address:

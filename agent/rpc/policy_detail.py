@@ -33,7 +33,8 @@ def detail(now: reconciler.Enforcement, policy: resources.NetworkPolicy) -> deta
 def _selected(now: reconciler.Enforcement, ref: resources.ObjectRef) -> Iterator[details.SelectedEndpoint]:
     for endpoint in sorted(now.state.endpoints.values(), key=lambda one: (one.namespace, one.pod, one.id)):
         sets = (now.state.sets.get(number) for number in (endpoint.ingress_set, endpoint.egress_set))
-        directions = tuple(one.direction.name.lower() for one in sets if one is not None and ref in one.isolating)
+        said = (one for one in sets if one is not None and ref in (*one.isolating, *one.others))
+        directions = tuple(one.direction.name.lower() for one in said)
         if directions:
             yield details.SelectedEndpoint(
                 id=endpoint.id, namespace=endpoint.namespace, pod=endpoint.pod, directions=directions

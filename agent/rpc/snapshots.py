@@ -18,8 +18,8 @@ from typing import Any
 
 from agent import errors
 from agent import snapshot as snapshot_
+from agent.model import fqdn, net, resources
 from agent.model import labels as labels_
-from agent.model import net, resources
 
 KINDS: Mapping[str, type] = {
     one.__name__: one
@@ -27,6 +27,7 @@ KINDS: Mapping[str, type] = {
         *(resources.Pod, resources.Namespace, resources.Node, resources.Service, resources.EndpointSlice),
         *(resources.Host, resources.NetworkPolicy, resources.ContainerPort, resources.ServicePort),
         *(resources.EndpointPort, resources.PodPeer, resources.IPBlock, resources.PortMatch, resources.PolicyRule),
+        *(resources.EntityPeer, resources.NamesPeer, fqdn.NamePattern),
         *(resources.ObjectRef, resources.Problem, labels_.LabelSelector, labels_.Requirement, net.PortRange),
     )
 }
@@ -64,10 +65,10 @@ def load(text: bytes) -> snapshot_.Snapshot:
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line a kind of value
     match value:
-        case None | bool() | int() | str():
-            return value
         case enum.Enum():
             return value.name
+        case None | bool() | int() | str():
+            return value
         case labels_.Labels():
             return dict(value)
         case frozenset():

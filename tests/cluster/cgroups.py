@@ -84,9 +84,9 @@ def processes(group: str) -> frozenset[int]:
     """Return who is in the group or below it, in any hierarchy."""
     return frozenset(
         int(word)
-        for directory in _trees(group)
-        for path in directory.rglob("cgroup.procs")
-        for word in _text(path).split()
+        for tree in _trees(group)
+        for directory, _, _ in os.walk(tree)  # which passes over groups that go meanwhile
+        for word in _text(pathlib.Path(directory) / "cgroup.procs").split()
         if word != "0"
     )
 

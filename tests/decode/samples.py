@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.model import net, resources
+
 
 def policy(**spec: Any) -> dict[str, Any]:
     """Return a NetworkPolicy x/p."""
@@ -149,6 +151,16 @@ def cilium_policy(**spec: Any) -> dict[str, Any]:
     }
 
 
+def cluster_policy(**spec: Any) -> dict[str, Any]:
+    """Return a ClusterNetworkPolicy w of the Admin tier that selects all pods."""
+    return {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "w"},
+        "spec": {"tier": "Admin", "priority": 10, "subject": {"namespaces": {}}, **spec},
+    }
+
+
 def calico_policy(**spec: Any) -> dict[str, Any]:
     """Return a Calico NetworkPolicy x/k."""
     return {
@@ -171,5 +183,16 @@ def all_kinds() -> tuple[dict[str, Any], ...]:
         namespace(),
         host(),
         cilium_policy(ingress=[rule], egressDeny=[{}], enableDefaultDeny={"ingress": True}),
+        cluster_policy(ingress=[{"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"tcp": {}}]}]),
         calico_policy(selector="app == 'web' && has(tier)", types=["Ingress"], ingress=[{"action": "Allow"}]),
     )
+
+
+def tcp(port: int) -> resources.PortMatch:
+    """Return what one TCP port is decoded to."""
+    return resources.PortMatch(protocol=net.Protocol.TCP, port=net.PortRange(port, port))
+
+
+def port_text(port: net.PortRange | str | None) -> str:
+    """Write a decoded port: `80-90`, a name, or `None`."""
+    return f"{port.first}-{port.last}" if isinstance(port, net.PortRange) else str(port)

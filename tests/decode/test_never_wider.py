@@ -120,6 +120,7 @@ def _selected(peer: resources.Peer) -> Iterator[object]:
             if address in peer.cidr and not any(address in except_ for except_ in peer.excepts)
         )
     else:
+        assert isinstance(peer, resources.PodPeer)
         for index, sample in enumerate(SAMPLE_LABELS):
             selectors = (peer.pods, peer.namespaces)
             if all(selector is None or selector.selects(sample) for selector in selectors):

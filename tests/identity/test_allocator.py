@@ -37,9 +37,11 @@ def test_each_fact_counts() -> None:
     assert len(set(allocator.allocate(variants))) == len(variants)
 
 
-def test_numbers_below_the_reserved_ones_are_never_given() -> None:
+def test_numbers_that_are_reserved_or_classes_of_names_are_never_given() -> None:
     many = [identity.Facts(namespace=str(number)) for number in range(2000)]
-    assert min(allocator.allocate(many)) >= identity.FIRST_ALLOCATED
+    found = allocator.allocate(many)
+    assert min(found) >= identity.FIRST_ALLOCATED
+    assert max(found) < identity.FIRST_NAME_CLASS
 
 
 def test_hostile_names_cannot_imitate_other_facts() -> None:

@@ -25,6 +25,13 @@ def test_numbers_start_where_asked_and_are_u32() -> None:
     assert len(set(assigned.values())) == 100
 
 
+def test_numbers_end_where_asked() -> None:
+    last = 1 << 30  # three of four first attempts lie above
+    assigned = numbers.assign([bytes([number]) for number in range(100)], last=last)
+    assert all(numbers.FIRST <= number <= last for number in assigned.values())
+    assert len(set(assigned.values())) == 100
+
+
 def test_the_content_that_sorts_first_keeps_a_shared_digest() -> None:
     seen: dict[int, bytes] = {}
     for number in range(1 << 20):

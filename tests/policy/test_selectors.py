@@ -46,7 +46,8 @@ def draw_peer(rng: random.Random) -> tiers.Peer:
 
 
 def scan(peer: tiers.Peer, facts: identity.Facts) -> bool:
-    if isinstance(peer, tiers.BlockPeer):
+    if not isinstance(peer, tiers.PodsPeer):
+        assert isinstance(peer, tiers.BlockPeer)
         return peer.cidr in facts.blocks and not any(hole in facts.blocks for hole in peer.excepts)
     if facts.namespace is None or not peer.pods.selects(facts.labels):
         return False

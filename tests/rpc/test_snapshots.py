@@ -10,7 +10,7 @@ import pytest
 from agent import errors
 from agent.model import net, resources
 from agent.rpc import snapshots
-from tests.support import agents, cases, flows, random_cluster
+from tests.support import agents, cases, flows, random_cluster, random_dialects
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -19,7 +19,15 @@ def test_random_clusters_are_the_same_on_the_other_side(seed: int) -> None:
     assert snapshots.load(snapshots.dump(snapshot)) == snapshot
 
 
-@pytest.mark.parametrize("group", ["malformed", "refused", "services", "host-network", "ports", "blocks"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_policies_of_every_kind_are_the_same_on_the_other_side(seed: int) -> None:
+    snapshot = random_dialects.cluster(seed)[0].snapshot
+    assert snapshots.load(snapshots.dump(snapshot)) == snapshot
+
+
+@pytest.mark.parametrize(
+    "group", ["malformed", "refused", "services", "host-network", "ports", "cilium", "clusternetworkpolicy"]
+)
 def test_the_clusters_of_the_tables_are_the_same_and_so_is_what_was_refused(group: str) -> None:
     for path in [path for path in cases.paths() if path.parent.name == group][:4]:
         snapshot = flows.snapshot_of(cases.load(path).steps[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import fnmatch
+import ipaddress
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ Pair: TypeAlias = tuple[str, str]
 
 CASE_KEYS = frozenset({"name", "fixture", "rules", "needs", "steps"})
 STEP_KEYS = frozenset(
-    {"label", "objects", "pods", "delete", "policies", "audit", "expect", "services", "problems", "zone"}
+    {"label", "objects", "pods", "delete", "learned", "policies", "audit", "expect", "services", "problems", "zone"}
 )
 CHECK_KEYS = frozenset({"port", "family", "blocked", "open", "audited"})
 PATTERN_KEYS = frozenset({"from", "to", "exceptFrom", "exceptTo"})
@@ -62,6 +63,16 @@ class ServiceCheck:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """One answer of DNS."""
+
+    pod: str
+    """`namespace/pod`, who asked."""
+    name: str
+    addresses: tuple[net.Address, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A whole cluster and what must be true of it."""
 
@@ -72,6 +83,8 @@ class Step:
     """(`namespace/name` of the policy, path) of every problem that must be shown; no other may be."""
     zone: Mapping[str, Mapping[str, Any]]
     """FQDN tables: name -> what DNS answers."""
+    learned: tuple[Learned, ...] = ()
+    """What DNS has answered to pods by now; nothing of it has expired."""
 
     def documents(self) -> list[Document]:
         """Return the manifests of the whole cluster; the caller's to change."""
@@ -119,11 +132,12 @@ def _case(path: pathlib.Path, table: Document) -> Case:
     _known(table, CASE_KEYS)
     fixture = _read(DIRECTORY / FIXTURES / f"{table['fixture']}.yaml")
     cluster = [copy.deepcopy(document) for document in fixture]
-    steps = []
+    steps: list[Step] = []
     for step in table["steps"]:
         _known(step, STEP_KEYS)
         _change(cluster, step)
-        steps.append(_step(cluster, step))
+        before = steps[-1].learned if steps else ()
+        steps.append(_step(cluster, step, (*before, *map(_learned, step.get("learned", ())))))
     return Case(
         name=table["name"],
         path=path,
@@ -179,7 +193,13 @@ def _label(target: Document, changes: Mapping[str, str | None]) -> None:
             labels[key] = value
 
 
-def _step(cluster: list[Document], step: Document) -> Step:
+def _learned(answer: Document) -> Learned:
+    _known(answer, {"pod", "name", "addresses"})
+    addresses = tuple(ipaddress.ip_address(address) for address in answer["addresses"])
+    return Learned(pod=answer["pod"], name=answer["name"], addresses=addresses)
+
+
+def _step(cluster: list[Document], step: Document, learned: tuple[Learned, ...]) -> Step:
     manifests = tuple(copy.deepcopy([*cluster, *step.get("policies", ())]))
     for name in step.get("audit", ()):
         _audit(manifests, name)
@@ -190,6 +210,7 @@ def _step(cluster: list[Document], step: Document) -> Step:
         services=tuple(_service(parties, check) for check in step.get("services", ())),
         problems=frozenset((problem["policy"], problem["path"]) for problem in step.get("problems", ())),
         zone=step.get("zone", {}),
+        learned=learned,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from agent import decode, snapshot
@@ -41,6 +42,19 @@ def flows(cluster: snapshot.Snapshot, pair: cases.Pair, check: cases.Check) -> I
                     protocol=check.protocol,
                     port=check.port,
                 )
+
+
+def knowing(step: cases.Step, flow: evaluator.Flow) -> evaluator.Flow:
+    """Return a flow with the names for which DNS gave its source the destination's address by this step."""
+    source = flow.source
+    if not isinstance(source, resources.Pod):
+        return flow
+    names = {
+        answer.name
+        for answer in step.learned
+        if answer.pod == f"{source.namespace}/{source.name}" and flow.destination_address in answer.addresses
+    }
+    return dataclasses.replace(flow, names=frozenset(names))
 
 
 def backends(cluster: snapshot.Snapshot, check: cases.ServiceCheck) -> tuple[Backend, ...]:

@@ -48,7 +48,7 @@ class Attempt:
 
 def cluster(seed: int, *, hold_mode: endpoint.HoldMode = endpoint.HoldMode.PERMISSIVE) -> Cluster:
     """Draw the cluster of `seed`."""
-    return _Draw(seed).cluster(hold_mode)
+    return Draw(seed).cluster(hold_mode)
 
 
 def attempts(of: Cluster, count: int) -> Iterator[Attempt]:
@@ -115,10 +115,11 @@ def _ports(of: snapshot.Snapshot) -> list[int]:
     return sorted(port for port in found if 0 < port <= net.PORT_MAX)
 
 
-class _Draw:
+class Draw:
     """Draws one cluster."""
 
     def __init__(self, seed: int) -> None:
+        """Draw by `seed`."""
         self._seed = seed
         self._rng = random.Random(seed)
         self._families = self._rng.choice(((4,), (6,), (4, 6), (4, 6)))
@@ -128,6 +129,7 @@ class _Draw:
         self._blocks: list[net.Network] = []
 
     def cluster(self, hold_mode: endpoint.HoldMode) -> Cluster:
+        """Draw nodes, machines, pods, policies and Services, in this order."""
         rng = self._rng
         self._nodes = [self._node(index) for index in range(rng.randint(1, 4))]
         self._hosts = [self._host(index) for index in range(rng.randint(0, 2))]

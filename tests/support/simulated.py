@@ -5,7 +5,7 @@ Every datapath lives through the whole table, so that what a step leaves behind 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypedDict, TypeVar
 
 from agent import desired as desired_
@@ -15,6 +15,7 @@ from agent.datapath import memory
 from agent.model import audit as audit_
 from agent.model import endpoint, net, resources, verdict
 from agent.policy import compiler, evaluator
+from tests.support import cases
 
 
 class Judged(Protocol):
@@ -57,12 +58,15 @@ class Cluster(Generic[Node]):
         self._states: dict[str, desired_.DesiredState] = {}
         self._cookies: dict[tuple[str, str, str], int] = {}
         self.problems: set[resources.Problem] = set()
+        self._learns_names = False
 
     def apply(self, cluster: snapshot.Snapshot) -> None:
         """Compile for every node that has pods, and bring its datapath there."""
         self.problems = set(cluster.problems)
         for name in sorted({pod.node for pod in cluster.pods.values() if pod.node} | set(cluster.nodes)):
-            view = endpoint.NodeView(name=name, sandboxes=self._on(name, cluster), audit=HONOURED)
+            view = endpoint.NodeView(
+                name=name, sandboxes=self._on(name, cluster), audit=HONOURED, learns_names=self._learns_names
+            )
             compiled = compiler.compile_node(cluster, view)
             self._states[name] = compiled.state
             if name not in self._datapaths:
@@ -120,6 +124,14 @@ class MemoryCluster(Cluster[memory.MemoryDatapath]):
     def __init__(self) -> None:
         """Start with no node."""
         super().__init__(memory.MemoryDatapath)
+        self._learns_names = True
+
+    def learn(self, cluster: snapshot.Snapshot, answers: Iterable[cases.Learned]) -> None:
+        """Let DNS answer pods."""
+        for answer in answers:
+            namespace, _, name = answer.pod.partition("/")
+            pod = cluster.pods[namespace, name]
+            self._datapaths[str(pod.node)].learn(self._cookie(pod), answer.name, answer.addresses)
 
     def connects(self, flow: evaluator.Flow) -> bool:
         """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""

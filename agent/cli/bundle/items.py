@@ -69,7 +69,7 @@ def _policies(agent: client.AgentClient) -> Iterator[details.PolicyDetail]:
     deadline = time.monotonic() + DETAILS_S
     listed = itertools.takewhile(lambda _: time.monotonic() < deadline, agent.policies())
     for one in listed:
-        yield agent.policy(f"{one.ref.kind}/{one.ref.namespace}/{one.ref.name}")
+        yield agent.policy(one.ref.path)
 
 
 def _audit(agent: client.AgentClient) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""networking.k8s.io/v1 NetworkPolicy as one tier: any rule may allow, nothing denies, isolation does (rules A14, A15).
+"""networking.k8s.io/v1 NetworkPolicy: any rule may allow, nothing denies, isolation does (rules A14, A15).
 
 Kinds the agent refuses arrive as NetworkPolicy objects without rules, so that what they isolate stays
 isolated (rule A50); they join the same tier.
@@ -11,14 +11,6 @@ from collections.abc import Iterable
 from agent.identity import ipcache
 from agent.model import labels, net, resources
 from agent.policy import selectors, tiers
-
-NAME = "NetworkPolicy"
-
-
-def tier(policies: Iterable[resources.NetworkPolicy]) -> tiers.Tier:
-    """Put `policies` into the tier, sorted by name, so that attribution does not depend on arrival."""
-    ordered = sorted(policies, key=lambda policy: policy.ref)
-    return tiers.Tier(name=NAME, end=tiers.EndOfTier.DENY, policies=tuple(map(_policy, ordered)), ordered=False)
 
 
 def mentioned(policies: Iterable[resources.NetworkPolicy]) -> ipcache.Mentioned:
@@ -33,7 +25,8 @@ def mentioned(policies: Iterable[resources.NetworkPolicy]) -> ipcache.Mentioned:
     return selectors.mentioned(ingress, egress)
 
 
-def _policy(policy: resources.NetworkPolicy) -> tiers.Policy:
+def policy(policy: resources.NetworkPolicy) -> tiers.Policy:
+    """Translate one policy."""
     return tiers.Policy(
         ref=policy.ref,
         namespace=policy.namespace,
@@ -62,5 +55,6 @@ def _rules(policy: resources.NetworkPolicy, direction: net.Direction) -> tuple[t
 def _peer(peer: resources.Peer, namespace: str) -> tiers.Peer:
     if isinstance(peer, resources.IPBlock):
         return tiers.BlockPeer(cidr=peer.cidr, excepts=peer.excepts)
+    assert isinstance(peer, resources.PodPeer)  # noqa: S101 - this kind has no other
     pods = labels.EVERYTHING if peer.pods is None else peer.pods
     return tiers.PodsPeer(pods=pods, namespaces=peer.namespaces, namespace=namespace)
