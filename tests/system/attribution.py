@@ -4,8 +4,9 @@ The problem: that a table's pair is blocked does not show that the verdict names
 asks for a connection says here what must be told of it, worked out by the evaluator alone; what was told must be that
 and nothing else, and of everybody who asked something must have been told.
 
-    denied        DROPPED, once for the first side that denies: the source's egress is judged before anything of the
-                  connection goes on its way, at every layer, so only what it lets through is told as ingress
+    denied        DROPPED, by the rule that denies, else by the policies that isolate; once for the first side that
+                  denies: the source's egress is judged before anything of the connection goes on its way, at every
+                  layer, so only what it lets through is told as ingress
     would-be      AUDIT, by each side that passes it and would not with the policies in audit enforced (rule A51)
     to a Service  at its own address where the socket layer turned the call away, for egress denies every backend
                   (rule A42), or would; else at a backend, and any that is denied may be the one that was drawn
@@ -170,15 +171,16 @@ def _at_service(dialled: Dialled, egress: Sequence[evaluator.Side]) -> Iterator[
 def _denied(flow: evaluator.Flow, side: evaluator.Side) -> Statement:
     subject = flow.source if side.direction is net.Direction.EGRESS else flow.destination
     assert isinstance(subject, resources.Pod), side  # only pods can be isolated (rule A18)
+    by_rule = side.rule is not None
     return Statement(
         ends=_ends(flow),
         verdict=verdict_.Verdict.DROPPED,
-        reason=verdict_.Reason.POLICY_DENIED,
+        reason=verdict_.Reason.POLICY_DENY if by_rule else verdict_.Reason.POLICY_DENIED,
         direction=side.direction,
         node=subject.node or "",
         source=_party_name(flow.source, flow.source_address),
         destination=_party_name(flow.destination, flow.destination_address),
-        isolating=tuple(sorted(side.isolating)),
+        isolating=() if by_rule else tuple(sorted(side.isolating)),
         rule=side.rule,
     )
 

@@ -229,3 +229,16 @@ def test_a_call_to_a_service_in_audit_is_told_at_the_service_or_at_the_backend()
     one_left = _calls(ONLY_C, audits=AUDITED)
     assert _summary(attribution.compare([one_left], [_egress(ONLY_C, **TO_SERVICE | WOULD)])) == (0, 1, 1)
     assert _summary(attribution.compare([one_left], [_egress(ONLY_C, **WOULD)])) == (1, 0, 0)
+
+
+def test_a_rule_that_denies_is_named_and_nobody_else() -> None:
+    deny = resources.PolicyRule(action=resources.RuleAction.DENY)
+    closed = dataclasses.replace(CLOSED, ingress=(deny,), kind="CiliumNetworkPolicy")
+    rule = verdict.RuleRef(policy=closed.ref, direction=net.Direction.INGRESS, index=0)
+    right = _event(net.Direction.INGRESS, reason=verdict.Reason.POLICY_DENY, rule=rule)
+    assert attribution.compare([_asked(closed)], [right]).agreed
+    for wrong in (
+        _event(net.Direction.INGRESS, closed, reason=verdict.Reason.POLICY_DENY, rule=rule),
+        _event(net.Direction.INGRESS, closed),
+    ):
+        assert attribution.compare([_asked(closed)], [wrong]).wrong
