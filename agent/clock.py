@@ -7,13 +7,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks; the difference between them is not constant (NTP steps, suspend)."""
+    """Three clocks; the differences between them are not constant (NTP steps, suspend)."""
 
     def unix_ns(self) -> int:
         """Return the wall clock, nanoseconds since 1970."""
 
     def monotonic_ns(self) -> int:
         """Return CLOCK_MONOTONIC in nanoseconds: what bpf_ktime_get_ns() counts."""
+
+    def boot_ns(self) -> int:
+        """Return CLOCK_BOOTTIME in nanoseconds: what bpf_ktime_get_boot_ns() counts, suspended or not."""
 
 
 class SystemClock:
@@ -26,3 +29,7 @@ class SystemClock:
     def monotonic_ns(self) -> int:
         """Return CLOCK_MONOTONIC in nanoseconds: what bpf_ktime_get_ns() counts."""
         return time.monotonic_ns()
+
+    def boot_ns(self) -> int:
+        """Return CLOCK_BOOTTIME in nanoseconds: what bpf_ktime_get_boot_ns() counts, suspended or not."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from agent import errors
 from agent.datapath import engines
+from agent.fqdn import history
 from agent.model import audit as audit_
 from agent.model import collector as collector_
 from agent.model import endpoint, net
@@ -31,6 +32,7 @@ METRICS_ADDRESS = "127.0.0.1:9880"
 NOWHERE = "none"
 VERDICT_RATE = 10
 VERDICT_RATE_MOST = 1_000_000
+SECONDS_MOST = 7 * 24 * 3600
 CRI_SOCKETS = (pathlib.Path("/run/containerd/containerd.sock"), pathlib.Path("/run/crio/crio.sock"))
 NO_VARIABLES: Mapping[str, str] = types.MappingProxyType({})
 KUBERNETES = "kubernetes"
@@ -99,6 +101,10 @@ class Config:
     audit: audit_.Audit = audit_.NOTHING
     collector: collector_.Collector | None = None
     """Where flow logs are sent; None: nowhere."""
+    resolvers: frozenset[net.Address] = frozenset()
+    """Whose DNS answers are believed besides the cluster's own."""
+    lifetimes: history.Lifetimes = dataclasses.field(default_factory=history.Lifetimes)
+    """How long DNS answers are good for."""
 
     @property
     def socket(self) -> pathlib.Path:
@@ -114,7 +120,11 @@ class Config:
     def home(self) -> engines.Home:
         """Where engines have their things."""
         return engines.Home(
-            node=self.node, bpffs=self.bpffs, cgroup_root=self.cgroup_root, verdict_rate=self.verdict_rate
+            node=self.node,
+            bpffs=self.bpffs,
+            cgroup_root=self.cgroup_root,
+            verdict_rate=self.verdict_rate,
+            lifetimes=self.lifetimes,
         )
 
     @property
@@ -154,6 +164,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = NO_VARIABLE
         log_level=given.log_level,
         audit=_audit(given) if command is Command.RUN else audit_.NOTHING,
         collector=_collector(given, environment) if command is Command.RUN else None,
+        resolvers=_resolvers(given.resolver) if command is Command.RUN else frozenset(),
+        lifetimes=_lifetimes(given) if command is Command.RUN else history.Lifetimes(),
     )
     if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
@@ -231,6 +243,51 @@ def _add_collector(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="ca.crt of the collector's authority, and tls.crt and tls.key for one that asks; each only if there",
     )
+
+
+def _resolvers(texts: Sequence[str]) -> frozenset[net.Address]:
+    """Read addresses; a list of several is one text, as a ConfigMap has it."""
+    found: set[net.Address] = set()
+    for text in (part for several in texts for part in several.replace(",", " ").split()):
+        try:
+            address = net.normalize(ipaddress.ip_address(text))
+        except ValueError:
+            address = None
+        if address is None or "%" in text:
+            remedy = "write an IPv4 or IPv6 address, such as 192.0.2.53; a name would have to be resolved first"
+            raise errors.InvalidInput(field="--resolver", value=text, remedy=remedy)
+        found.add(address)
+    return frozenset(found)
+
+
+def _lifetimes(given: argparse.Namespace) -> history.Lifetimes:
+    return history.Lifetimes(
+        min_ttl_s=_seconds("--dns-min-ttl", given.dns_min_ttl), grace_s=_seconds("--dns-grace", given.dns_grace)
+    )
+
+
+def _seconds(flag: str, text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(SECONDS_MOST)) else -1
+    if not 0 <= number <= SECONDS_MOST:
+        raise errors.InvalidInput(field=flag, value=text, remedy=f"write seconds, 0 to {SECONDS_MOST}")
+    return number
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    usual = history.Lifetimes()
+    parser.add_argument(
+        "--resolver",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="believe DNS answers of this resolver, too; the cluster's own and NodeLocal DNSCache are believed "
+        "unasked. May be repeated, or name several",
+    )
+    for flag, default, text in (
+        ("--dns-min-ttl", usual.min_ttl_s, "what DNS says is good for at least so long"),
+        ("--dns-grace", usual.grace_s, "and for so much longer: applications keep addresses"),
+    ):
+        parser.add_argument(flag, default=str(default), metavar="SECONDS", help=f"{text}; {default} unless told")
 
 
 def _listen(flag: str, text: str) -> Listen | None:
@@ -381,6 +438,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         )
         _add_audit(parser)
         _add_collector(parser)
+        _add_names(parser)
     if run:
         parser.add_argument(
             "--verdict-rate",

@@ -1,7 +1,8 @@
 """The agent: everything that runs on a node, built in one place.
 
     manifests | API server ──Update──> Reconciler ──DesiredState──> Datapath ──> kernel
-    CNI cache, /run/netns ──> SandboxWatch ───^   │ staged, enforced                     │ ring
+    CNI cache, /run/netns ──> SandboxWatch ───^ ^ │ staged, enforced                     │ rings
+                                  Memory(History)─┼────────────── DNS answers ───────────┤
                                                   v                                      v
     agentctl <── gRPC on agent.sock <── Description, Stream <── Observer(History) <──────┘
                                                   └──> DenialLog ──> log
@@ -31,6 +32,7 @@ from agent.datapath import engines
 from agent.hubble import agent_events, tls
 from agent.hubble import ring as ring_
 from agent.hubble import server as hubble
+from agent.learning import memory
 from agent.node import sandboxes
 from agent.rpc import agent_server, process, service
 from agent.sources import inotify, manifests
@@ -84,7 +86,13 @@ async def serve(told: settings_.Settings, parts: parts_.Parts) -> None:
     """Follow the inputs and answer questions until a signal."""
     config = told.config
     asked = process.of(told, lambda: parts.metrics.samples(parts.told.take()))
-    api = service.AgentService(node=parts.description, stream=parts.verdicts, kernel=parts.kernel, process=asked)
+    api = service.AgentService(
+        node=parts.description,
+        stream=parts.verdicts,
+        kernel=parts.kernel,
+        process=asked,
+        names=parts.told_names,
+    )
     happened = agent_events.AgentEvents(parts.loop, name=config.node, clock=parts.clock)
     with inotify.Inotify(concerns=lambda _name: True) as changes:
         source = parts.cluster.source if parts.cluster else inputs.directory(config)
@@ -140,6 +148,8 @@ def running(
         "memory": tasks.give_back_memory(parts.loop),
         "heart": parts.told.heart.run(),
     }
+    if parts.names is not None:
+        named["names"] = parts.names.run()
     if parts.watcher is not None:
         named["observer"] = tasks.observe(parts.watcher, parts.loop)
     if parts.told.teller is not None:
@@ -175,7 +185,13 @@ def uninstall(config: config_.Config) -> None:
     """Remove every trace of this node's agent; the manifests and the CNI cache are not its. The lock goes last."""
     engines.uninstall(config.engine, config.home)
     shutil.rmtree(config.state_dir / manifests.COPIES, ignore_errors=True)
-    for file in (config.state_dir / audits.FILE, config.socket, config.hubble_socket, config.lock):
+    for file in (
+        config.state_dir / audits.FILE,
+        config.state_dir / memory.FILE,
+        config.socket,
+        config.hubble_socket,
+        config.lock,
+    ):
         file.unlink(missing_ok=True)
     print(f"{PROGRAM}: removed; no policy is enforced on {config.node} any more", file=sys.stderr)  # noqa: T201 - a command line's answer
 

@@ -157,5 +157,7 @@ class DesiredState:
     identities: Mapping[identity.NumericIdentity, identity.Identity] = dataclasses.field(default_factory=dict)
     services: Mapping[int, tuple[resources.ObjectRef, ...]] = dataclasses.field(default_factory=dict)
     """Service number -> the Services with that content, for people."""
+    resolvers: frozenset[net.Address] = frozenset()
+    """Whose DNS answers are believed."""
     names: classes_.Classes = dataclasses.field(default_factory=classes_.Classes)
     """Which classes of names there are, by which sets have rows and for which addresses are learned."""

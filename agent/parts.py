@@ -16,12 +16,15 @@ from agent import audits, health, inputs, logs, reconciler, telemetry
 from agent import clock as clock_
 from agent import config as config_
 from agent.datapath import base, engines
+from agent.learning import feed
+from agent.learning import memory as memory_
 from agent.metrics import registry
 from agent.node.cri import runtime as runtime_
 from agent.observer import history, observer, stream
 from agent.rpc import audits as audit_rpc
 from agent.rpc import describe
 from agent.rpc import kernel as kernel_
+from agent.rpc import names as names_
 
 if TYPE_CHECKING:  # who exports nothing does without
     from agent.otlp import exporter as exporter_
@@ -46,6 +49,10 @@ class Parts:
     kernel: kernel_.Kernel
     exporter: exporter_.Exporter | None
     """None where flow logs are sent nowhere."""
+    names: memory_.Memory | None
+    """None where nothing is learned from DNS."""
+    told_names: names_.Names
+    """What is told of that."""
 
 
 def build(
@@ -61,6 +68,7 @@ def build(
     ledger = audits.Ledger(file=config.state_dir / audits.FILE, given=config.audit, clock=clock)
     if ledger.trouble:
         logs.logger("audit").error("not as it was", reason=ledger.trouble)
+    names = _names(config, chosen, clock)
     loop = reconciler.Reconciler(
         datapath=chosen.datapath,
         node=config.node,
@@ -68,8 +76,11 @@ def build(
         hold_mode=config.hold_mode,
         clock=clock,
         listeners=(past,),
-        applied=_each(telemetry.applied(metrics, clock), lambda new, _: ledger.see(new)),
+        applied=_each(telemetry.applied(metrics, clock), lambda new, _: ledger.see(new), _forgetting(names)),
         audit=ledger.setting,
+        memory=names,
+        learns_names=chosen.report.learns_names,
+        resolvers=config.resolvers,
     )
     events = chosen.open_source(lambda why: logs.logger("agent").warning("verdicts", reason=why))
     counted = functools.partial(chosen.counters, events)
@@ -90,6 +101,7 @@ def build(
         ledger=ledger,
         teller=inputs.teller(cluster, config.node, loop, clock) if cluster else None,
         exports=exporter.counted if exporter is not None else None,
+        names=names.counted if names is not None else None,
     )
     counters = functools.partial(_counters, counted, loop, verdicts, watcher, runtime)
     return Parts(
@@ -104,6 +116,8 @@ def build(
         description=_description(config, chosen, told, described, counters, ledger=ledger),
         ledger=ledger,
         exporter=exporter,
+        names=names,
+        told_names=_told_names(names, chosen.datapath, clock),
         kernel=kernel_.Kernel(
             node=config.node, mode=chosen.report.mode, datapath=chosen.datapath, loop=loop, stream=verdicts
         ),
@@ -127,6 +141,34 @@ def _exporter(config: config_.Config, clock: clock_.Clock) -> exporter_.Exporter
     log = logs.logger("otlp")
     sender = transport.Transport(config.collector, tell=lambda what: log.warning("certificates", reason=what))
     return exporter.Exporter(config.collector, node=config.node, version=version(), sender=sender, clock=clock)
+
+
+def _names(config: config_.Config, chosen: engines.Running, clock: clock_.Clock) -> memory_.Memory | None:
+    log = logs.logger("names")
+    ring = chosen.open_answers(lambda why: log.warning("answers", reason=why))
+    if ring is None:
+        return None
+    return memory_.Memory(
+        feed=feed.Feed(ring),
+        known=chosen.datapath.known,
+        lifetimes=config.lifetimes,
+        file=config.state_dir / memory_.FILE,
+        clock=clock,
+    )
+
+
+def _told_names(names: memory_.Memory | None, datapath: base.Datapath, clock: clock_.Clock) -> names_.Names:
+    if names is None:
+        return names_.NO_NAMES
+    return names_.Names(remembered=names.remembered, known=datapath.known, boot_ns=clock.boot_ns)
+
+
+def _forgetting(names: memory_.Memory | None) -> Callable[[reconciler.Enforcement, base.Applied], None]:
+    def forget(new: reconciler.Enforcement, _done: base.Applied) -> None:
+        if names is not None:
+            names.keep_only(new.state.endpoints)
+
+    return forget
 
 
 def _watcher(

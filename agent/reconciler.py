@@ -28,9 +28,10 @@ from agent import snapshot as snapshot_
 from agent.datapath import base
 from agent.fqdn import classes as name_classes
 from agent.model import audit as audit_
-from agent.model import endpoint, resources
+from agent.model import endpoint, fqdn, net, resources
 from agent.policy import audited as audited_
 from agent.policy import compiler
+from agent.services import resolvers
 from agent.sources import manifests
 
 MIN_INTERVAL_S = 0.001
@@ -108,6 +109,25 @@ class Listener(Protocol):
         """`state` is enforced, as `generation`."""
 
 
+class Memory(Protocol):
+    """Who remembers what DNS told this node's pods; on the event loop."""
+
+    async def replayed(self, classes: name_classes.Classes, new: frozenset[int]) -> fqdn.LearnedAddresses:
+        """Return what the kernel would have learned for the classes `new`; it learns for them from now on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A state that the datapath has been told of and does not enforce yet."""
+
+    inputs: Inputs
+    compiled: compiler.Compiled
+    state: desired_.DesiredState
+    snapshot: snapshot_.Snapshot
+    unheard: frozenset[int]
+    """Classes of names that nothing has been learned for."""
+
+
 class Reconciler:
     """Holds the inputs, runs the loop, publishes what is enforced."""
 
@@ -122,13 +142,19 @@ class Reconciler:
         listeners: Sequence[Listener] = (),
         applied: Callable[[Enforcement, base.Applied], object] = lambda *_: None,
         audit: audit_.Audit = audit_.NOTHING,
+        memory: Memory | None = None,
+        learns_names: bool = False,
+        resolvers: frozenset[net.Address] = frozenset(),
     ) -> None:
         """Take the collaborators; nothing is applied before `run`.
 
-        `applied` is called on the event loop after each run that succeeded, before `enforcement` shows it.
+        `applied` is called on the event loop after each run that succeeded, before `enforcement` shows it. DNS answers
+        are believed from `resolvers` besides the cluster's own, where the datapath `learns_names`.
         """
         self._datapath = datapath
-        self._view = endpoint.NodeView(name=node, deny_mode=deny_mode, hold_mode=hold_mode)
+        self._view = endpoint.NodeView(name=node, deny_mode=deny_mode, hold_mode=hold_mode, learns_names=learns_names)
+        self._memory = memory
+        self._resolvers = resolvers
         self._names = name_classes.Remembered()
         self._clock = clock
         self._listeners = tuple(listeners)
@@ -242,7 +268,7 @@ class Reconciler:
     async def _once(self, worker: concurrent.futures.Executor, inputs: Inputs) -> bool:
         began = self._clock.monotonic_ns()
         try:
-            enforcement, applied = await self._work(worker, lambda: self._compile_and_apply(inputs))
+            enforcement, applied = await self._enforce(worker, inputs)
         except (errors.NodewallError, OSError) as error:
             self._fail("apply failed; the last policy stays in force", error)
             return False
@@ -254,6 +280,18 @@ class Reconciler:
         waiting = newer.changed_unix_ns if newer is not None and newer is not inputs.source else 0
         self.inputs = dataclasses.replace(self.inputs, waiting_unix_ns=waiting)
         return True
+
+    async def _enforce(self, worker: concurrent.futures.Executor, inputs: Inputs) -> tuple[Enforcement, base.Applied]:
+        """Have the worker compile and apply, and in between, where new names count, learn what pods know of them."""
+        done = await self._work(worker, lambda: self._compile_and_apply(inputs))
+        if not isinstance(done, _Prepared):
+            return done
+        prepared, learned = done, await self._remembered(done)
+        return await self._work(worker, lambda: self._apply(prepared, learned))
+
+    async def _remembered(self, prepared: _Prepared) -> fqdn.LearnedAddresses:
+        assert self._memory is not None  # noqa: S101 - else nothing stops halfway
+        return await self._memory.replayed(prepared.state.names, prepared.unheard)
 
     async def _work(self, worker: concurrent.futures.Executor, job: Callable[[], Result]) -> Result:
         """Have the worker do a job; it has one at a time, and one that waits counts as begun."""
@@ -279,17 +317,30 @@ class Reconciler:
             self._log.error(what, error=str(error))
         self.error = str(error)
 
-    def _compile_and_apply(self, inputs: Inputs) -> tuple[Enforcement, base.Applied]:
-        """Run in the worker thread, on values that nothing changes."""
+    def _compile_and_apply(self, inputs: Inputs) -> tuple[Enforcement, base.Applied] | _Prepared:
+        """Run in the worker thread, on values that nothing changes; stop halfway where history has to be asked."""
+        prepared = self._prepare(inputs)
+        if prepared.unheard and self._memory is not None:
+            return prepared
+        return self._apply(prepared, {})
+
+    def _prepare(self, inputs: Inputs) -> _Prepared:
         assert inputs.source is not None  # noqa: S101 - the in-sync gate is in `run`
         assert inputs.sandboxes is not None  # noqa: S101 - likewise
         snapshot = inputs.source.snapshot
         view = dataclasses.replace(self._view, sandboxes=inputs.sandboxes, audit=inputs.audit)
         compiled = compiler.compile_node(snapshot, view, self._names.build)
-        state = dataclasses.replace(compiled.state, revision=inputs.revision)
+        trusted = resolvers.trusted(snapshot, self._resolvers) if self._view.learns_names else frozenset()
+        state = dataclasses.replace(compiled.state, revision=inputs.revision, resolvers=trusted)
         for listener in self._listeners:
             listener.staged(state, snapshot)
         self._datapath.attach_links(inputs.sandboxes)
+        unheard = self._datapath.learn_names(state)
+        return _Prepared(inputs=inputs, compiled=compiled, state=state, snapshot=snapshot, unheard=unheard)
+
+    def _apply(self, prepared: _Prepared, learned: fqdn.LearnedAddresses) -> tuple[Enforcement, base.Applied]:
+        inputs, compiled, state, snapshot = prepared.inputs, prepared.compiled, prepared.state, prepared.snapshot
+        self._datapath.replay(learned)
         applied = self._datapath.apply(state)
         for listener in self._listeners:
             listener.enforced(applied.generation, state, snapshot)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from agent import audits, desired, health, pages, patience, reconciler
 from agent import clock as clock_
 from agent.datapath import base
+from agent.learning import memory
 from agent.metrics import picture, registry
 from agent.model import net, verdict
 from agent.observer import observer, stream
@@ -35,6 +36,14 @@ DECISIONS = {
 """Counters of the kernel, by layer and outcome."""
 SUPPRESSED = {"events_suppressed": "suppressed", "events_repeated": "repeated", "events_forgotten": "forgotten"}
 """Counters of the rate limit, by what they count."""
+DNS_ANSWERS = {f"dns_{what}": what for what in ("learned", "no_rule", "negative", "malformed")}
+"""Counters of the DNS learner: answers to a pod's query, by what came of them."""
+DNS_UNREAD = {
+    f"dns_{what}": what for what in ("untrusted", "unasked", "fragmented", "split", "too_long", "too_many_records")
+}
+"""Answers of which nothing, or not all, was learned, by why."""
+DNS_EVICTED = {"dns_evicted": "endpoint_full", "dns_class_evicted": "names_full", "dns_full": "node_full"}
+"""Addresses that were not kept, by why."""
 ENDPOINT_STATES = ("isolated", "open", "held")
 MODES = ("enforce", "audit", "none")
 
@@ -70,6 +79,8 @@ class Telemetry:
     teller: problems.Teller | None = None
     exports: Callable[[], picture.Exports] | None = None
     """What became of flow logs; None where nothing is exported."""
+    names: Callable[[], memory.Counted] | None = None
+    """What is remembered of DNS; None where nothing is learned of it."""
 
     def live(self) -> health.Checks:
         """Say whether the process works."""
@@ -123,6 +134,7 @@ class Telemetry:
             events_waiting=self.teller.waiting if self.teller is not None else 0,
             audit_age_s=self._audit_age_s(),
             exports=self.exports() if self.exports is not None else None,
+            names=_names(counters, self.names()) if self.names is not None else None,
         )
         now = self.loop.enforcement
         return taken if now is None else _enforced(taken, now)
@@ -154,6 +166,24 @@ class Telemetry:
                 requests=counted.get(("requests", name), 0),
                 failures=counted.get(("failures", name), 0),
             )
+
+
+def _names(counters: Mapping[str, int], counted: memory.Counted) -> picture.Names:
+    def of(words: Mapping[str, str]) -> Mapping[str, int]:
+        return {what: counters.get(name, 0) for name, what in words.items()}
+
+    return picture.Names(
+        queries=counters.get("dns_queries", 0),
+        answers=of(DNS_ANSWERS),
+        unread=of(DNS_UNREAD),
+        evicted=of(DNS_EVICTED),
+        forgotten={"name": counted.names_forgotten, "address": counted.addresses_forgotten},
+        lost=counters.get("dns_answers_lost", 0),
+        replayed=counted.replayed,
+        late=counted.late,
+        remembered={"name": counted.names, "address": counted.addresses},
+        learned={"counting": counted.learned, "expired": counted.expired},
+    )
 
 
 def health_pages(told: Telemetry) -> Mapping[str, pages.Page]:

@@ -63,6 +63,7 @@ static __always_inline bool error_resolve(const struct bpf_dynptr *data, struct 
 	    !addr_equal(&quoted.flow.server, &error->flow.client))
 		return false;
 	error->flow = quoted.flow;
+	error->flow.established = true;	/* or there would be no error */
 	if (ctinfo == NW_CT_RELATED)	/* goes the way of the connection, so it is about an answer */
 		flow_turn(&error->flow);
 	return true;
@@ -125,6 +126,7 @@ static __always_inline int forward(struct bpf_nf_ctx *ctx, __u8 family)
 
 	if (!packet_begin(ctx, family, &now, &data, &packet) || packet_is_discovery(&packet))
 		return NF_ACCEPT;
+	packet.flow.established = ctinfo_is_established(ctinfo);
 	if (packet_is_error(&packet, ctinfo)) {
 		if (!error_resolve(&data, &packet, family, ctinfo, now.slot))
 			return drop_forged(&packet, &now);
@@ -156,6 +158,7 @@ static __always_inline int local(struct bpf_nf_ctx *ctx, __u8 family)
 	if (ctinfo == NW_CT_ESTABLISHED_REPLY || (in && in->ifindex == NW_LOOPBACK_IFINDEX) ||
 	    !packet_begin(ctx, family, &now, &data, &packet) || packet_is_discovery(&packet))
 		return NF_ACCEPT;
+	packet.flow.established = ctinfo_is_established(ctinfo);
 	if (packet_is_error(&packet, ctinfo) && !error_resolve(&data, &packet, family, ctinfo, now.slot))
 		return drop_forged(&packet, &now);
 	if (ctinfo == NW_CT_RELATED_REPLY)

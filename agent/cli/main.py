@@ -19,6 +19,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "ip": ("agent.cli.ip:ip", "Who an address is, and which policies speak of it."),
     "identity": ("agent.cli.identity:identity", "Identities and the facts they stand for."),
     "policy": ("agent.cli.policy_list:policy", "What network policies mean, offline and in force."),
+    "fqdn": ("agent.cli.fqdn:fqdn", "Names of policies, and the addresses that DNS gave pods for them."),
     "service": ("agent.cli.service:service", "Services, what is behind them, and what of it is allowed."),
     "audit": ("agent.cli.audit:audit", "Policies that deny nothing and tell what they would deny."),
     "observe": ("agent.cli.observe:observe", "Verdicts, with the policy that caused each."),

@@ -13,7 +13,7 @@ from typing import Protocol
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import tracing
-from agent.model import endpoint
+from agent.model import endpoint, fqdn
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class EngineReport:
     """What could not be shown, without having been shown not to hold; one line each. Such an agent is not ready."""
     variant: str = ""
     """Which iptables is used, `legacy` or `nft`; empty where none is."""
+    learns_names: bool = False
+    """Whether it learns the addresses that DNS gives pods; else what is allowed by name is denied."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +57,41 @@ class Usage:
 
 SETS = "ipset"
 """The name under which all sets of an engine are one usage."""
+
+
+class Answer(Protocol):
+    """One of them."""
+
+    @property
+    def endpoint(self) -> int:
+        """Whose it is."""
+
+    @property
+    def time_ns(self) -> int:
+        """When it came, CLOCK_BOOTTIME."""
+
+    @property
+    def message(self) -> bytes:
+        """Hostile: whoever owns the name has written it."""
+
+
+class Answers(Protocol):
+    """A ring of DNS answers as pods got them; places in it are bytes since it was made."""
+
+    @property
+    def fd(self) -> int:
+        """Readable (poll) when there are answers."""
+
+    @property
+    def written(self) -> int:
+        """How far it is written; any thread may ask."""
+
+    @property
+    def consumed(self) -> int:
+        """How far it is read; any thread may ask."""
+
+    def read(self) -> Sequence[Answer]:
+        """Return some answers, oldest first, without waiting; empty: nothing is ready."""
 
 
 class Datapath(Protocol):
@@ -72,6 +109,23 @@ class Datapath(Protocol):
         What has to wait for programs that still read the old generation is left to `settle`. Raises MapFull before
         anything is written, ApplyFailed after retries.
         """
+
+    def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:  # noqa: ARG002 - for those that do
+        """Have answers from now on learned for the names of `desired`, beside those that count until its flip.
+
+        Returns the classes that nothing has been learned for before: what pods were told of their names earlier is to
+        be given to `replay` before `apply`. May be repeated, and is implied by `apply`. Datapaths that learn no names
+        have nothing to do. Raises MapFull, ApplyFailed; then what counts is still learned for.
+        """
+        return frozenset()
+
+    def replay(self, learned: fqdn.LearnedAddresses) -> int:  # noqa: ARG002 - likewise
+        """Learn these as if DNS had just told them; return how many found no room. Raises ApplyFailed."""
+        return 0
+
+    def known(self) -> fqdn.Known:
+        """Read what has been learned, expired or not; any thread may ask. Raises DatapathError."""
+        return fqdn.Known()
 
     def settle(self) -> None:
         """Remove what the last apply left of the old generation; nothing left is no error.

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent import clock, errors
 from agent.datapath import base, bridges, layered, memory, merged, migration, privileges
+from agent.fqdn import history
 from agent.model import verdict
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Home:
     """Where cgroup v2 is, or is mounted below; None: anywhere, if the machine has it."""
     verdict_rate: int = 0
     """Verdicts of one kind that are told in a second, once a burst is spent; 0: all."""
+    lifetimes: history.Lifetimes = dataclasses.field(default_factory=history.Lifetimes)
+    """How long what DNS says is good for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ class Made:
     datapath: base.Datapath
     sources: tuple[Callable[[], Source], ...] = ()
     """What opens each of its sources of verdicts, once the datapath is open."""
+    answers: Callable[[], base.Answers] | None = None
+    """What opens the DNS answers that it learns from, likewise, and if it learns any names."""
     reasons: tuple[str, ...] = ()
     """What is to be said of it, besides what opening it says."""
 
@@ -99,6 +104,17 @@ class Running:
     datapath: base.Datapath
     report: base.EngineReport
     sources: tuple[Callable[[], Source], ...]
+    answers: Callable[[], base.Answers] | None = None
+
+    def open_answers(self, tell: Tell) -> base.Answers | None:
+        """Open the DNS answers that it learns from; None: it learns no names, or they cannot be read, which is told."""
+        if self.answers is None or not self.report.learns_names:
+            return None
+        try:
+            return self.answers()
+        except (errors.DatapathError, OSError) as error:
+            tell(f"what DNS answered is learned but not remembered: {error}")
+            return None
 
     def open_source(self, tell: Tell) -> Source | None:
         """Open its verdicts, all as one source; None: it has none.
@@ -150,7 +166,7 @@ def first_that_runs(wanted: Engine, make: Callable[[Engine], Made]) -> Running:
         forced = (f"{engine.value} was asked for",) if wanted in {Engine.SOCKET_IPTABLES, Engine.IPTABLES} else ()
         reasons = (*forced, *refused, *made.reasons, *report.reasons)
         report = dataclasses.replace(report, reasons=reasons)
-        return Running(engine=engine, datapath=made.datapath, report=report, sources=made.sources)
+        return Running(engine=engine, datapath=made.datapath, report=report, sources=made.sources, answers=made.answers)
     raise errors.DatapathError(f"no engine runs here: {'; '.join(refused)}")
 
 
@@ -181,17 +197,22 @@ def _make(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Made:
 
 
 def _nfbpf(home: Home, tell: Tell) -> Made:
-    from agent.datapath.bpf import datapath, events  # noqa: PLC0415 - see `_make`
+    from agent.datapath.bpf import datapath, events, fqdn_answers  # noqa: PLC0415 - see `_make`
     from agent.datapath.iptables import removal  # noqa: PLC0415 - likewise
 
     privileges.require("enforcing with BPF", privileges.BPF)
     bpf = datapath.BPFDatapath(
-        node=home.node, bpffs=home.bpffs, cgroup_root=home.cgroup_root, verdict_rate=home.verdict_rate
+        node=home.node,
+        bpffs=home.bpffs,
+        cgroup_root=home.cgroup_root,
+        verdict_rate=home.verdict_rate,
+        lifetimes=home.lifetimes,
     )
     predecessor = migration.Predecessor("the iptables engine", remove=removal.everything)
     return Made(
         datapath=migration.MigratingDatapath(bpf, lambda _: (predecessor,), tell=tell),
         sources=(lambda: Source(reader=events.EventReader(bpf.events_path)),),
+        answers=lambda: fqdn_answers.AnswerReader(bpf.answers_path),
     )
 
 

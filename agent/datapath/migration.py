@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import base, tracing
-from agent.model import endpoint
+from agent.model import endpoint, fqdn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,6 +86,18 @@ class MigratingDatapath(base.Datapath):
             ) from error
         if found:
             self._tell(predecessor.name)
+
+    def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:
+        """Have the successor learn."""
+        return self._successor.learn_names(desired)
+
+    def replay(self, learned: fqdn.LearnedAddresses) -> int:
+        """Have the successor learn these."""
+        return self._successor.replay(learned)
+
+    def known(self) -> fqdn.Known:
+        """Read what the successor has learned."""
+        return self._successor.known()
 
     def settle(self) -> None:
         """Settle the successor."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import slots
-from agent.model import endpoint, net
+from agent.model import endpoint, identity, net
 
 GENERATIONS = 1 << 32
 """The generation is a u32 and wraps; its lowest bit, the slot, wraps with it."""
@@ -97,6 +97,9 @@ class EndpointSlot:
     held: bool
     ingress_audit: int = desired_.NOT_ISOLATED
     egress_audit: int = desired_.NOT_ISOLATED
+    egress_names: bool = False
+    """Whether the egress set has rows of name classes: only then does anybody look for names."""
+    egress_audit_names: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +207,7 @@ def plan(realized: Tables, desired: desired_.DesiredState) -> Plan:
 def at_rest(desired: desired_.DesiredState) -> Tables:
     """Write `desired` as tables at rest; the generation is left at 0."""
     endpoints = sorted(desired.endpoints.values(), key=lambda item: item.id)
+    by_name = frozenset(policy_set.id for policy_set in desired.sets.values() if _allows_by_name(policy_set))
     class_values = {value: ClassValue(*value) for value in set(desired.classes.values())}
     return Tables(
         policy={
@@ -212,7 +216,7 @@ def at_rest(desired: desired_.DesiredState) -> Tables:
             for key, row in policy_set.rows.items()
         },
         service_class={key: class_values[value] for key, value in desired.classes.items()},
-        endpoints={item.id: _endpoint_value(item) for item in endpoints},
+        endpoints={item.id: _endpoint_value(item, by_name) for item in endpoints},
         ep_by_netns={item.netns_cookie: (item.id, item.id) for item in endpoints if item.netns_cookie},
         ep_by_ifindex={item.veth_ifindex: (item.id, item.id) for item in endpoints if item.veth_ifindex},
         ep_by_ip={address: (item.id, item.id) for item in endpoints for address in item.addresses},
@@ -253,13 +257,20 @@ _PREFIXES = (Table.IPCACHE_CIDR, Table.HELD)
 _BY_FAMILY = (Table.EP_BY_IP, Table.IPCACHE_HOST, Table.IPCACHE_CIDR, Table.HELD, Table.FRONTEND)
 
 
-def _endpoint_value(item: desired_.Endpoint) -> EndpointValue:
+def _allows_by_name(policy_set: desired_.PolicySet) -> bool:
+    egress = policy_set.direction is net.Direction.EGRESS
+    return egress and any(key.identity >= identity.FIRST_NAME_CLASS for key in policy_set.rows)
+
+
+def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int]) -> EndpointValue:
     slot = EndpointSlot(
         ingress_set=item.ingress_set,
         egress_set=item.egress_set,
         held=item.held,
         ingress_audit=item.ingress_audit,
         egress_audit=item.egress_audit,
+        egress_names=item.egress_set in by_name,
+        egress_audit_names=item.egress_audit in by_name,
     )
     return EndpointValue(slots=(slot, slot), ingress_ifindex=item.ingress_ifindex)
 

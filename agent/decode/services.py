@@ -32,6 +32,7 @@ def service(document: fields.Field, meta: resources.ObjectRef, report: fields.Re
         ),
         ports=workloads.readable(_service_port, workloads.listed(spec.member("ports"), report), report),
         selector=_selector(spec.member("selector"), report),
+        labels=_labels(document.member("metadata").member("labels"), report),
     )
 
 
@@ -85,6 +86,15 @@ def _selector(field: fields.Field, report: fields.Report) -> labels.Labels | Non
     except fields.Malformed as malformed:
         report.give_up(malformed, "the Service selects no pod")
         return None
+
+
+def _labels(field: fields.Field, report: fields.Report) -> labels.Labels:
+    """Read metadata.labels; those that cannot be read are none."""
+    try:
+        return labels.Labels(values.label_pairs(field)) if field.value not in (None, {}) else labels.NO_LABELS
+    except fields.Malformed as malformed:
+        report.give_up(malformed, "the Service has no labels")
+        return labels.NO_LABELS
 
 
 def _service_port(field: fields.Field) -> resources.ServicePort:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from agent.fqdn import classes as classes_
@@ -106,11 +106,19 @@ class History:
         newest = sorted(found, key=lambda each: (-each[0].answered_ns, each[1]))
         return tuple(name for times, name in newest if now_ns is None or now_ns < times.expires_ns)
 
-    def sweep(self, now_ns: int) -> None:
-        """Forget what expired EXPIRED_KEPT_NS ago."""
-        for endpoint in self._endpoints.values():
-            for place in [at for at, times in endpoint.times.items() if times.expires_ns + EXPIRED_KEPT_NS <= now_ns]:
-                endpoint.remove(*place)
+    def sweep(self, now_ns: int, used: Container[fqdn.Place] = frozenset()) -> None:
+        """Forget what expired EXPIRED_KEPT_NS ago, but for addresses in use: connections may need the name (F17)."""
+        for number, endpoint in self._endpoints.items():
+            for name, address in [
+                place for place, times in endpoint.times.items() if times.expires_ns + EXPIRED_KEPT_NS <= now_ns
+            ]:
+                if (number, address) not in used:
+                    endpoint.remove(name, address)
+
+    def size(self) -> tuple[int, int]:
+        """Return how many names there are, and how many addresses, over all endpoints."""
+        endpoints = self._endpoints.values()
+        return sum(len(one.addresses_of) for one in endpoints), sum(len(one.times) for one in endpoints)
 
     def keep_only(self, endpoints: Iterable[int]) -> None:
         """Forget every endpoint that is not among `endpoints`."""
@@ -169,19 +177,26 @@ def _discard(places: dict[_Key, set[_Member]], key: _Key, member: _Member) -> No
 
 
 def replay(
-    history: History, classes: classes_.Classes, *, now_ns: int
-) -> Mapping[tuple[int, net.Address], tuple[fqdn.Learned, ...]]:
+    remembered: Iterable[fqdn.Remembered],
+    classes: classes_.Classes,
+    *,
+    now_ns: int,
+    new: Container[int] | None = None,
+    used: Container[fqdn.Place] = frozenset(),
+) -> fqdn.LearnedAddresses:
     """Return what the kernel would have learned by `classes`, by endpoint and address, what lasts longest first.
 
-    Whoever writes it must keep a later expiry the kernel already has (requirement F19).
+    `new` are the classes that it has not learned for yet; None: all of them. Of addresses that are `used` also what has
+    expired: it opens nothing, but a connection goes on only as long as the address has a class that the policy allows
+    (requirement F17). Whoever writes it must keep a later expiry the kernel already has (requirement F19).
     """
     of_name: dict[str, tuple[int, ...]] = {}
-    found: defaultdict[tuple[int, net.Address], dict[int, int]] = defaultdict(dict)
-    for each in history.remembered():
-        if each.expires_ns <= now_ns:
+    found: defaultdict[fqdn.Place, dict[int, int]] = defaultdict(dict)
+    for each in remembered:
+        if each.expires_ns <= now_ns and (each.endpoint, each.address) not in used:
             continue
         if each.name not in of_name:
-            of_name[each.name] = classes.of(each.name)
+            of_name[each.name] = tuple(one for one in classes.of(each.name) if new is None or one in new)
         for number in of_name[each.name]:
             expiries = found[each.endpoint, each.address]
             expiries[number] = max(expiries.get(number, 0), each.expires_ns)

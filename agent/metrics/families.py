@@ -80,6 +80,18 @@ def _exports(values: Callable[[picture_.Exports], Mapping[str, int]]) -> Callabl
     return samples
 
 
+def _names(values: Callable[[picture_.Names], Mapping[str, int]]) -> Callable[[picture_.Picture], Samples]:
+    def samples(now: picture_.Picture) -> Samples:
+        for label, value in values(now.names).items() if now.names is not None else ():
+            yield (label,), value
+
+    return samples
+
+
+def _of_names(value: Callable[[picture_.Names], int]) -> Callable[[picture_.Picture], Samples]:
+    return _one(lambda now: value(now.names) if now.names is not None else None)
+
+
 PROGRAMMING = Family(
     "policy_programming_seconds", Kind.HISTOGRAM, "From a change of the cluster seen to the change enforced."
 )
@@ -258,6 +270,81 @@ FAMILIES: tuple[Family, ...] = (
         "Flow logs that wait for the collector, of 2048 and 512 under way at most.",
         (),
         _one(lambda now: now.exports.waiting if now.exports is not None else None),
+    ),
+    Family(
+        "dns_queries_total",
+        Kind.COUNTER,
+        "Queries of pods to resolvers that are believed; this and what follows of DNS is only there where names are "
+        "learned, and counts since the maps were made, by agents before this one too.",
+        (),
+        _of_names(lambda names: names.queries),
+    ),
+    Family(
+        "dns_answers_total",
+        Kind.COUNTER,
+        "Answers to such queries: learned, no_rule (no policy of this node has such a name), negative (an error, or "
+        "no records), malformed (what came before the fault was learned).",
+        ("outcome",),
+        _names(lambda names: names.answers),
+    ),
+    Family(
+        "dns_answers_unread_total",
+        Kind.COUNTER,
+        "Answers of which nothing was learned: untrusted (of another resolver), unasked, fragmented, split (of TCP, "
+        "not one whole message); or not all: too_long, too_many_records.",
+        ("reason",),
+        _names(lambda names: names.unread),
+    ),
+    Family(
+        "dns_answers_lost_total",
+        Kind.COUNTER,
+        "Answers that were learned and not remembered, for the kernel's buffer was full: a policy that comes later "
+        "does not find them.",
+        (),
+        _of_names(lambda names: names.lost),
+    ),
+    Family(
+        "fqdn_evictions_total",
+        Kind.COUNTER,
+        "Addresses that did not stay learned until they expired: endpoint_full (4,096 of one pod), names_full (four "
+        "kinds of names of one address), node_full.",
+        ("reason",),
+        _names(lambda names: names.evicted),
+    ),
+    Family(
+        "fqdn_learned_addresses",
+        Kind.GAUGE,
+        "Addresses that pods have learned by names of policies: counting, or expired and not replaced yet.",
+        ("state",),
+        _names(lambda names: names.learned),
+    ),
+    Family(
+        "fqdn_remembered",
+        Kind.GAUGE,
+        "Names that pods were told addresses of, with a policy or without, and these addresses.",
+        ("kind",),
+        _names(lambda names: names.remembered),
+    ),
+    Family(
+        "fqdn_forgotten_total",
+        Kind.COUNTER,
+        "Of these, forgotten before their time: a pod has at most 512 names and 4,096 addresses.",
+        ("kind",),
+        _names(lambda names: names.forgotten),
+    ),
+    Family(
+        "fqdn_replayed_total",
+        Kind.COUNTER,
+        "Addresses that a policy by name found, for pods had been told of them before.",
+        (),
+        _of_names(lambda names: names.replayed),
+    ),
+    Family(
+        "fqdn_late_total",
+        Kind.COUNTER,
+        "Policies by name that came into force before all answers given by then had been read.",
+        (),
+        _of_names(lambda names: names.late),
     ),
     Family(
         "kubernetes_watch_age_seconds",

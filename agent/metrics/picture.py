@@ -40,6 +40,30 @@ class Exports:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What is learned from DNS."""
+
+    queries: int
+    """Of pods to resolvers that are believed."""
+    answers: Mapping[str, int]
+    """By what came of them: `learned`, `no_rule`, `negative`, `malformed`."""
+    unread: Mapping[str, int]
+    """By why: `untrusted`, `unasked`, `fragmented`, `split`, `too_long`, `too_many_records`."""
+    evicted: Mapping[str, int]
+    """Addresses that were not kept in the kernel until they expired, by what had no more room."""
+    forgotten: Mapping[str, int]
+    """Of history, before their time: `name`, `address`."""
+    lost: int
+    """Answers that history was not told of."""
+    replayed: int
+    late: int
+    remembered: Mapping[str, int]
+    """In history: `name`, `address`."""
+    learned: Mapping[str, int]
+    """Addresses in the kernel: `counting`, `expired`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """Everything but the histograms."""
 
@@ -85,3 +109,5 @@ class Picture:
     events_waiting: int = 0
     exports: Exports | None = None
     """None where nothing is exported."""
+    names: Names | None = None
+    """None where nothing is learned from DNS."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from agent.model import net
 
@@ -75,3 +77,18 @@ class Learned:
     """u32 of at least `identity.FIRST_NAME_CLASS`."""
     expires_ns: int
     """CLOCK_BOOTTIME; grace included."""
+
+
+Place: TypeAlias = tuple[int, net.Address]
+"""An endpoint, and an address that it learned."""
+LearnedAddresses: TypeAlias = Mapping[Place, tuple[Learned, ...]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the kernel has learned at one moment."""
+
+    addresses: LearnedAddresses = dataclasses.field(default_factory=dict)
+    """Expired or not."""
+    used: frozenset[Place] = frozenset()
+    """Those that some flow has needed: its connection goes on as long as the class is allowed (requirement F17)."""

@@ -135,6 +135,8 @@ class Service:
     ports: tuple[ServicePort, ...] = ()
     selector: labels_.Labels | None = None
     """None: endpoints come only from EndpointSlices. Kubernetes treats an empty selector likewise."""
+    labels: labels_.Labels = labels_.NO_LABELS
+    """Its own: no policy speaks of them, but the cluster's DNS is known by one (`services.resolvers`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,39 +1,16 @@
-"""Host interfaces of pods, in the agent's own network namespace; the one place here that names pyroute2.
+"""Host interfaces of pods, in the agent's own network namespace.
 
 Asked over netlink and not in /sys/class/net, which shows the namespace it was mounted in and not the caller's.
-
-`import pyroute2` loads every protocol that package knows, a database and SQLite: 10 MiB in every agent, which asks for
-interfaces and nothing else. What speaks rtnetlink is half of it, and is imported beneath a parent that stays empty.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import Any
+
+from agent.datapath import rtnetlink
 
 VETH = "veth"
-
-
-def _rtnetlink() -> Any:
-    """Import the module of IPRoute; `pyroute2` stays what it was, or is imported whole by whoever wants it."""
-    spec = importlib.util.find_spec("pyroute2")
-    if "pyroute2" in sys.modules or spec is None:
-        return importlib.import_module("pyroute2.iproute.linux")
-    parent = ModuleType("pyroute2")
-    parent.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules["pyroute2"] = parent
-    try:
-        return importlib.import_module("pyroute2.iproute.linux")
-    finally:
-        del sys.modules["pyroute2"]
-
-
-_linux = _rtnetlink()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +26,7 @@ class Link:
 
 def dump() -> Mapping[str, Link]:
     """Return every interface of the caller's network namespace by its name."""
-    with _linux.IPRoute() as netlink:
+    with rtnetlink.connection() as netlink:
         found = {}
         for message in netlink.link("dump"):
             described = message.get_attr("IFLA_LINKINFO")

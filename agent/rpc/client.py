@@ -22,6 +22,7 @@ from agent.datapath import tracing
 from agent.model import audit as audit_
 from agent.model import verdict
 from agent.rpc import audits, convert, details, mirror, refusals, snapshots, sockets, traces, views
+from agent.rpc import names as names_
 
 TIMEOUT_S = 5.0
 KERNEL_TIMEOUT_S = 30.0
@@ -138,6 +139,27 @@ class AgentClient:
             raise refusals.read(error) or self._unreachable(error) from error
         finally:
             call.cancel()
+
+    def learned(self, pod: str = "") -> tuple[names_.LearnedAddress, ...]:
+        """Return what this node's pods, or one, were told by DNS; raises InvalidInput, NotFound."""
+        self._require()
+        call = self._stub.ListLearned(pb.ListLearnedRequest(pod=pod), timeout=patience.seconds(KERNEL_TIMEOUT_S))
+        try:
+            return tuple(mirror.value(one, names_.LearnedAddress) for message in call for one in message.addresses)
+        except grpc.RpcError as error:
+            raise refusals.read(error) or self._unreachable(error) from error
+        finally:
+            call.cancel()
+
+    def names(self) -> names_.KnownNames:
+        """Return the names of the node's policies, and whose answers are believed."""
+        answer = self._ask(self._stub.ListNames, pb.ListNamesRequest(), timeout_s=KERNEL_TIMEOUT_S)
+        return mirror.value(answer, names_.KnownNames)
+
+    def explain_name(self, pod: str, name: str) -> names_.Explained:
+        """Return what a name or an address means for a pod; raises InvalidInput, NotFound."""
+        request = pb.ExplainNameRequest(pod=pod, name=name)
+        return mirror.value(self._ask(self._stub.ExplainName, request, timeout_s=KERNEL_TIMEOUT_S), names_.Explained)
 
     def snapshot(self) -> snapshot_.Snapshot:
         """Return the cluster as the agent enforces it; raises InvalidAnswer where another release answers."""

@@ -26,6 +26,7 @@ NAMED = frozenset(
     {
         *("GetEndpointRequest.name", "GetPolicyRequest.name", "DumpMapRequest.endpoint"),
         *("TraceFlowRequest.source", "TraceFlowRequest.destination"),
+        *("ListLearnedRequest.pod", "ExplainNameRequest.pod"),
     }
 )
 """Fields that name one thing of the cluster. No API server admits a name with control characters, but manifests may

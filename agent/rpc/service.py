@@ -14,9 +14,10 @@ from google.protobuf import message as message_
 from agent import errors, reconciler
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.observer import stream
-from agent.rpc import audits, convert, describe, getters, kernel, mirror, refusals, snapshots
+from agent.rpc import audits, convert, describe, getters, kernel, mirror, names, refusals, snapshots
 
 Message = TypeVar("Message", bound=message_.Message)
+LEARNED_A_BATCH = 500
 
 
 class AgentService(getters.Getters):
@@ -29,10 +30,16 @@ class AgentService(getters.Getters):
         stream: stream.Stream,
         kernel: kernel.Kernel,
         process: getters.Process = getters.NO_PROCESS,
+        names: names.Names = names.NO_NAMES,
     ) -> None:
-        """`node` and `process` answer for the agent, `stream` has the verdicts, `kernel` reads what is loaded."""
+        """Take who answers.
+
+        `node` and `process` answer for the agent, `stream` has the verdicts, `kernel` reads what is loaded, `names`
+        what DNS told.
+        """
         super().__init__(node=node, stream=stream, process=process)
         self._kernel = kernel
+        self._names = names
 
     async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.Status:  # noqa: N802 - agent.proto
         """Say what runs, since when, and what is wrong."""
@@ -96,6 +103,37 @@ class AgentService(getters.Getters):
         auditing = self._node.audit
         entries = [mirror.message(one, pb.AuditEntry) for one in auditing.entries()]
         return pb.ListAuditResponse(entries=entries, trouble=auditing.ledger.trouble)
+
+    # What DNS told this node's pods.
+
+    async def ListLearned(  # noqa: N802 - agent.proto
+        self, request: pb.ListLearnedRequest, context: Any
+    ) -> AsyncIterator[pb.ListLearnedResponse]:
+        """Stream what pods were told."""
+        async with refusals.told(context):
+            now, told = self._enforced("pod", request.pod), await self._names.told()
+            found = await asyncio.to_thread(names.addresses, now, told, request.pod)
+            for begin in range(0, len(found), LEARNED_A_BATCH):
+                batch = found[begin : begin + LEARNED_A_BATCH]
+                yield pb.ListLearnedResponse(addresses=[mirror.message(one, pb.LearnedAddress) for one in batch])
+
+    async def ListNames(  # noqa: N802 - agent.proto
+        self, _request: pb.ListNamesRequest, context: Any
+    ) -> pb.ListNamesResponse:
+        """List the names of this node's policies."""
+        async with refusals.told(context):
+            now, told = self._node.enforcement, await self._names.told()
+            found = await asyncio.to_thread(names.known_names, now, told) if now is not None else names.KnownNames()
+            return mirror.message(found, pb.ListNamesResponse)
+
+    async def ExplainName(  # noqa: N802 - agent.proto
+        self, request: pb.ExplainNameRequest, context: Any
+    ) -> pb.ExplainNameResponse:
+        """Say what a name or an address means for a pod."""
+        async with refusals.told(context):
+            now, told = self._enforced("pod", request.pod), await self._names.told()
+            found = await asyncio.to_thread(names.explain, now, told, request.pod, request.name)
+            return mirror.message(found, pb.ExplainNameResponse)
 
     async def GetSnapshot(  # noqa: N802 - agent.proto
         self, _request: pb.GetSnapshotRequest, _context: Any

@@ -20,7 +20,7 @@ struct flow {
 	__u8 protocol;
 	__u8 family;		/* enum nw_family */
 	__u8 malformed;		/* the headers could not be followed: `protocol` is not to be trusted */
-	__u8 pad1;
+	__u8 established;	/* not 0: conntrack has seen both sides of it */
 };
 
 static __always_inline void addr_set4(struct addr6 *to, __be32 address)

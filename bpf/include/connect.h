@@ -56,7 +56,7 @@ static __always_inline bool decide_dialled(struct decision *to, const struct flo
 /* False: silent. */
 static __always_inline bool decide_connect(struct decision *to, const struct flow *flow, __u64 cookie, __u32 slot)
 {
-	struct decision audit = { .direction = NW_EGRESS };
+	struct decision audit = {};
 	struct endpoint subject = {};
 	bool told;
 
@@ -70,8 +70,11 @@ static __always_inline bool decide_connect(struct decision *to, const struct flo
 		decide(to, NW_DROPPED, NW_ENDPOINT_HELD);
 		return true;
 	}
+	audit = *to;
 	to->policy_set = subject.egress_set;
+	to->names = subject.egress_names;
 	audit.policy_set = subject.egress_audit;
+	audit.names = subject.egress_audit_names;
 	told = decide_dialled(to, flow, slot);
 	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict == NW_DROPPED)
 		return told;

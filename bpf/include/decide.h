@@ -10,7 +10,8 @@
  *      POLICY_DENIED where the row names no rule: it carves a port out of what is allowed to everybody
  *   5. longest match among the rows for any identity decides
  *   6. otherwise                                     -> denied  POLICY_DENIED (rule A15)
- * What is allowed is then put to the audit set, if there is one, by steps 3 to 6: what that denies passes all the same,
+ *   7. what is denied by 4 to 6 may be allowed by a name, where the set has names: RULE_ALLOWED (names.h)
+ * What is allowed is then put to the audit set, if there is one, by steps 3 to 7: what that denies passes all the same,
  * as AUDIT with the reason, the set and the rule of the denial (rule A51). A flow needs both sides (rule A16).
  */
 #ifndef NODEWALL_DECIDE_H
@@ -18,6 +19,7 @@
 
 #include "addr.h"
 #include "lookup.h"
+#include "names.h"
 #include "types.h"
 
 /* What one side says; `direction` 0: this side is no endpoint of ours and has no say. */
@@ -28,7 +30,7 @@ struct decision {
 	__u8 direction;		/* enum nw_direction */
 	__u8 verdict;		/* enum nw_verdict */
 	__u8 reason;		/* enum nw_reason */
-	__u8 pad1;
+	__u8 names;		/* not 0: the set may allow by name */
 };
 
 static __always_inline void decide(struct decision *to, __u8 verdict, __u8 reason)
@@ -40,38 +42,38 @@ static __always_inline void decide(struct decision *to, __u8 verdict, __u8 reaso
 static __always_inline const struct policy_value *row_find(__u32 set, __u32 identity, __u8 direction,
 							    const struct flow *flow)
 {
-	struct policy_key key = {
-		.prefixlen = NW_POLICY_BITS,
-		.set = set,
-		.identity = identity,
-		.direction = direction,
-		.protocol = flow->protocol,
-		.port = flow->server_port,
-	};
-	const struct policy_value *row = NW_LOOKUP(policy, &key);
+	const struct policy_value *row = row_of(set, identity, direction, flow);
 
-	if (row)
-		return row;
-	key.identity = NW_IDENTITY_ANY;
-	return NW_LOOKUP(policy, &key);
+	return row ? row : row_of(set, NW_IDENTITY_ANY, direction, flow);
+}
+
+/* `row` denies; null: none allows. */
+static __always_inline void decide_denied(struct decision *to, const struct flow *flow, const struct policy_value *row)
+{
+	struct denial denial;
+
+	denial_read(&denial, row);
+	if (to->names && name_allows(to->endpoint, to->policy_set, flow, &denial, &to->rule)) {
+		decide(to, NW_FORWARDED, NW_RULE_ALLOWED);
+		return;
+	}
+	to->rule = denial.rule;
+	decide(to, NW_DROPPED, denial.rule ? NW_POLICY_DENY : NW_POLICY_DENIED);
 }
 
 static __always_inline void decide_rows(struct decision *to, const struct flow *flow, __u32 identity)
 {
 	const struct policy_value *row = row_find(to->policy_set, identity, to->direction, flow);
 
-	if (!row) {
-		decide(to, NW_DROPPED, NW_POLICY_DENIED);
+	if (!row || row->action != NW_ALLOW) {
+		decide_denied(to, flow, row);
 		return;
 	}
 	to->rule = row->rule;
-	if (row->action == NW_ALLOW)
-		decide(to, NW_FORWARDED, NW_RULE_ALLOWED);
-	else
-		decide(to, NW_DROPPED, row->rule ? NW_POLICY_DENY : NW_POLICY_DENIED);
+	decide(to, NW_FORWARDED, NW_RULE_ALLOWED);
 }
 
-/* What one set says; `to` has nothing yet but the set and the direction. */
+/* What one set says; `to` has nothing yet but whose it is, the set and the direction. */
 static __always_inline void decide_set(struct decision *to, const struct flow *flow, const struct addr6 *peer,
 				       __u32 slot)
 {
@@ -98,7 +100,7 @@ static __always_inline void decide_side(struct decision *to, const struct endpoi
 					__u8 direction, __u32 slot)
 {
 	const struct addr6 *peer = direction == NW_EGRESS ? &flow->server : &flow->client;
-	struct decision audit = { .direction = direction };
+	struct decision audit = { .endpoint = subject->number, .direction = direction };
 
 	to->endpoint = subject->number;
 	to->direction = direction;
@@ -107,8 +109,10 @@ static __always_inline void decide_side(struct decision *to, const struct endpoi
 		return;
 	}
 	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
+	to->names = direction == NW_EGRESS ? subject->egress_names : 0;
 	decide_set(to, flow, peer, slot);
 	audit.policy_set = direction == NW_EGRESS ? subject->egress_audit : subject->ingress_audit;
+	audit.names = direction == NW_EGRESS ? subject->egress_audit_names : 0;
 	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict != NW_FORWARDED)
 		return;
 	decide_set(&audit, flow, peer, slot);

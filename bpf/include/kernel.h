@@ -57,4 +57,13 @@ static __always_inline __u32 ctinfo_of(const struct sk_buff *skb)
 	return nfct ? nfct & 7 : NW_CT_UNTRACKED;
 }
 
+/*
+ * Not 0: both sides have spoken; what conntrack merely expects (RELATED, but errors) is as new as any. Without a branch,
+ * or the verifier follows the rest of a program once for each answer.
+ */
+static __always_inline __u8 ctinfo_is_established(__u32 ctinfo)
+{
+	return 1 << (ctinfo & 7) & (1 << NW_CT_ESTABLISHED | 1 << NW_CT_ESTABLISHED_REPLY);
+}
+
 #endif

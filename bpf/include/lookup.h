@@ -7,6 +7,7 @@
 #define NODEWALL_LOOKUP_H
 
 #include "addr.h"
+#include "dns_types.h"
 #include "engine.h"
 #include "types.h"
 
@@ -45,6 +46,8 @@ struct endpoint {
 	__u32 ingress_audit;
 	__u32 egress_audit;
 	__u32 ingress_ifindex;
+	__u8 egress_names;	/* not 0: the set has rows of name classes; as the flag is, for the verifier's sake */
+	__u8 egress_audit_names;
 	bool held;
 };
 
@@ -70,6 +73,8 @@ static __always_inline void endpoint_read(__u32 number, __u32 slot, struct endpo
 	to->egress_audit = state->egress_audit;
 	to->ingress_ifindex = value->ingress_ifindex;
 	to->held = state->flags & NW_FLAG_HELD;
+	to->egress_names = state->flags & NW_FLAG_EGRESS_NAMES;
+	to->egress_audit_names = state->flags & NW_FLAG_EGRESS_AUDIT_NAMES;
 }
 
 static __always_inline __u32 endpoint_of_netns(__u64 cookie, __u32 slot)
@@ -130,6 +135,30 @@ static __always_inline bool range_is_held(const struct addr6 *address, __u8 fami
 	if (family == NW_IPV4)
 		return slot_of(NW_LOOKUP(held4, &key4), slot);
 	return slot_of(NW_LOOKUP(held6, &key6), slot);
+}
+
+/* The longest match among the rows of an identity, or of a name class, in one set; null: none. */
+static __always_inline const struct policy_value *row_of(__u32 set, __u32 identity, __u8 direction,
+							 const struct flow *flow)
+{
+	struct policy_key key = {
+		.prefixlen = NW_POLICY_BITS,
+		.set = set,
+		.identity = identity,
+		.direction = direction,
+		.protocol = flow->protocol,
+		.port = flow->server_port,
+	};
+
+	return NW_LOOKUP(policy, &key);
+}
+
+/* What an endpoint has learned of an address; null: nothing. Written by the DNS learner. */
+static __always_inline struct learned_value *learned_of(__u32 endpoint, const struct addr6 *address)
+{
+	struct learned_key key = { .endpoint = endpoint, .address = *address };
+
+	return NW_LOOKUP(fqdn_learned, &key);
 }
 
 /* The Service that listens there; NW_SLOT_EMPTY: none. */

@@ -8,6 +8,7 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "dns_types.h"
 #include "types.h"
 
 /* max_entries 1 stands for "as pinned": the loader replaces it. */
@@ -37,6 +38,7 @@ NW_DECLARE(policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_value
 NW_DECLARE(frontend4, BPF_MAP_TYPE_HASH, struct frontend4_key, struct slot_value, BPF_F_NO_PREALLOC);
 NW_DECLARE(frontend6, BPF_MAP_TYPE_HASH, struct frontend6_key, struct slot_value, BPF_F_NO_PREALLOC);
 NW_DECLARE(service_class, BPF_MAP_TYPE_HASH, struct class_key, struct class_value, BPF_F_NO_PREALLOC);
+NW_DECLARE(fqdn_learned, BPF_MAP_TYPE_HASH, struct learned_key, struct learned_value, BPF_F_NO_PREALLOC);
 NW_DECLARE(verdict_rates, BPF_MAP_TYPE_LRU_HASH, struct rate_key, struct rate_value, 0);
 
 struct {

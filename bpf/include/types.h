@@ -22,6 +22,7 @@
 
 #define NW_NOT_ISOLATED 0	/* policy set of an endpoint that no policy selects in a direction; audit set: none in audit */
 #define NW_SLOT_EMPTY 0		/* no entry in this generation */
+#define NW_RANK_NONE 0xffff	/* comes after every rank that a rule can have */
 #define NW_ENDPOINT_PROBE 1	/* endpoint of the agent's self-test: judged like any other, emits no events */
 
 enum nw_direction { NW_INGRESS = 1, NW_EGRESS = 2 };
@@ -43,7 +44,14 @@ enum nw_reason {
 	NW_UNJUDGED = 10,	/* of the iptables engine alone: nobody comes before these programs */
 };
 
-enum nw_endpoint_flag { NW_FLAG_PRESENT = 1, NW_FLAG_HELD = 2 };	/* not present: no such endpoint in that generation */
+
+enum nw_endpoint_flag {
+	NW_FLAG_PRESENT = 1,	/* else: no such endpoint in that generation */
+	NW_FLAG_HELD = 2,
+	NW_FLAG_EGRESS_NAMES = 4,	/* the egress set has rows of name classes; without them nobody looks for names */
+	NW_FLAG_EGRESS_AUDIT_NAMES = 8,	/* likewise, the set that is in audit */
+};
+
 enum nw_config_flag { NW_CONFIG_DROP_SILENTLY = 1 };	/* deny mode drop: the socket hooks only report */
 
 enum nw_counter {
@@ -88,7 +96,10 @@ struct endpoint_value {
 	__u32 pad1;
 };
 
-/* policy (LPM): set, identity, direction, then protocol and port, the wildcards in that order from the right. */
+/*
+ * policy (LPM): set, identity or name class, direction, then protocol and port, the wildcards in that order from the
+ * right. Numbers of name classes have their highest bit set, those of identities have not.
+ */
 struct policy_key {
 	__u32 prefixlen;	/* NW_POLICY_BITS: all; less 16 - port_bits: a port prefix; NW_POLICY_ANY_PROTOCOL: neither */
 	__u32 set;
@@ -101,8 +112,15 @@ struct policy_key {
 #define NW_POLICY_BITS 96
 #define NW_POLICY_ANY_PROTOCOL 72
 
+/*
+ * Sets that allow by name rank their rules in the order in which they are asked. Of the row of an identity, `rank` is
+ * the deciding rule's and `passed` that of the first Pass it met; of the row of a name class, which only allows, they
+ * are those of its first Allow in the Admin tier and of its first one after that (names.h).
+ */
 struct policy_value {
 	__u32 rule;
+	__u16 rank;		/* NW_RANK_NONE: no such rule */
+	__u16 passed;
 	__u8 action;		/* enum nw_action */
 	__u8 pad1[3];
 };
@@ -220,7 +238,7 @@ struct event {
 
 NW_STATIC_ASSERT(sizeof(struct endpoint_value) == 48);
 NW_STATIC_ASSERT(sizeof(struct policy_key) == 16);
-NW_STATIC_ASSERT(sizeof(struct policy_value) == 8);
+NW_STATIC_ASSERT(sizeof(struct policy_value) == 12);
 NW_STATIC_ASSERT(sizeof(struct frontend4_key) == 8);
 NW_STATIC_ASSERT(sizeof(struct frontend6_key) == 20);
 NW_STATIC_ASSERT(sizeof(struct config_value) == 16);

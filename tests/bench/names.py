@@ -96,8 +96,8 @@ def _replay(chance: random.Random, built: classes.Classes, chosen: Sequence[fqdn
             addresses = tuple((ipaddress.ip_address(chance.randrange(1 << 32)), 60) for _ in range(ADDRESSES))
             name = pattern.text.replace("*", "www")
             past.learn(fqdn.Answered(endpoint=endpoint, name=name, addresses=addresses, at_ns=0))
-    replayed = history.replay(past, built, now_ns=0)
-    took = _median_ms(lambda: history.replay(past, built, now_ns=0))
+    replayed = history.replay(past.remembered(), built, now_ns=0)
+    took = _median_ms(lambda: history.replay(past.remembered(), built, now_ns=0))
     return figures.Figure(
         name=f"replay of {ENDPOINTS} endpoints", value=took, unit="ms", note=f"{len(replayed)} addresses learned"
     )

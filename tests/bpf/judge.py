@@ -23,7 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "tests" / "bpf" / "entry.bpf.c"
 PROGRAM = "nw_entry"
 ASK_FORWARD, ASK_LOCAL, ASK_CONNECT = 1, 2, 3
-QUESTION = struct.Struct("=QI16s16s2s2sBBBx4x")
+QUESTION = struct.Struct("=QI16s16s2s2sBBBB4x")
 DECISION = struct.Struct("=IIIBBBx")
 PADDING = bytes(14)
 SILENT = 0
@@ -44,16 +44,17 @@ class Judge:
         protocol: int,
         port: int,
         hook: memory.Hook = memory.Hook.FORWARD,
+        established: bool = False,
     ) -> memory.Judgement:
-        """Judge a connection as the packet layer does."""
+        """Judge a connection as the packet layer does; `established`: a packet of one that both sides know."""
         kind = ASK_FORWARD if hook is memory.Hook.FORWARD else ASK_LOCAL
-        _, egress, ingress = self._ask(_question(kind, 0, client, server, (protocol, port)))
+        _, egress, ingress = self._ask(_question(kind, 0, client, server, (protocol, port, established)))
         return egress if hook is memory.Hook.LOCAL_IN else judge_.first(egress, ingress)
 
     def judge_connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> memory.Judgement | None:
         """Judge connect() as the socket layer does; None: it passes and nothing is said."""
         server = net.normalize(address)
-        verdict, decision, _ = self._ask(_question(ASK_CONNECT, cookie, server, server, (protocol, port)))
+        verdict, decision, _ = self._ask(_question(ASK_CONNECT, cookie, server, server, (protocol, port, False)))
         return decision if verdict != SILENT else None
 
     def _ask(self, question: bytes) -> tuple[int, memory.Judgement, memory.Judgement]:
@@ -67,12 +68,12 @@ class Judge:
         )
 
 
-def _question(kind: int, cookie: int, client: net.Address, server: net.Address, what: tuple[int, int]) -> bytes:
-    """Write struct question; `what` is protocol and server port."""
-    protocol, port = what
+def _question(kind: int, cookie: int, client: net.Address, server: net.Address, what: tuple[int, int, bool]) -> bytes:
+    """Write struct question; `what` is protocol, server port, and whether the connection is established."""
+    protocol, port, established = what
     return QUESTION.pack(
         cookie, kind, layout.encode_address(client), layout.encode_address(server), bytes(2),
-        port.to_bytes(2, "big"), protocol, server.version, 0,
+        port.to_bytes(2, "big"), protocol, server.version, 0, established,
     )  # fmt: skip
 
 
@@ -89,11 +90,11 @@ def _judgement(raw: bytes, side: net.Direction) -> memory.Judgement:
     )
 
 
-def build(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Compile a BPF source as `make setup` does."""
+def build(source: pathlib.Path, target: pathlib.Path, *flags: str) -> None:
+    """Compile a BPF source as `make setup` does, with these flags besides."""
     command = ["clang", "-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", "-Werror"]
     command += [f"-I{REPOSITORY / 'bpf' / 'include'}", "-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"]
-    subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
+    subprocess.run([*command, *flags, "-c", str(source), "-o", str(target)], check=True)
 
 
 @contextlib.contextmanager

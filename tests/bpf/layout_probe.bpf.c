@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Names every struct and enum of types.h, so that all of them are in this object's BTF. Never shipped. */
+/* Names every struct and enum of types.h, and what is shared of dns_types.h, so that all of them are in this object's BTF. Never shipped. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "dns_types.h"
 #include "types.h"
 
 struct slot_value slot_value;
@@ -19,6 +20,8 @@ struct config_value config_value;
 struct rate_key rate_key;
 struct rate_value rate_value;
 struct event event;
+struct learned_key learned_key;
+struct learned_value learned_value;
 enum nw_direction direction;
 enum nw_action action;
 enum nw_class class_;
@@ -35,6 +38,7 @@ enum constant {
 	IDENTITY_WORLD = NW_IDENTITY_WORLD,
 	IDENTITY_UNMANAGED = NW_IDENTITY_UNMANAGED,
 	NOT_ISOLATED = NW_NOT_ISOLATED,
+	RANK_NONE = NW_RANK_NONE,
 	SLOT_EMPTY = NW_SLOT_EMPTY,
 	ENDPOINT_PROBE = NW_ENDPOINT_PROBE,
 	POLICY_BITS = NW_POLICY_BITS,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import random
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from agent import desired
 from agent.datapath import memory, plan
+from agent.datapath.bpf import fqdn_layout
 from agent.model import endpoint, identity, net
 from agent.model import verdict as verdict_
 from agent.policy import compiler
 from tests.bpf import conftest, judge, states
-from tests.support import random_cluster, random_state
+from tests.bpf import learned as learned_
+from tests.support import random_cluster, random_dialects, random_state
 
 pytestmark = pytest.mark.root
 
@@ -25,6 +28,7 @@ QUESTIONS = 60
 CLUSTERS = 200
 FLOWS = 30
 CHANGES = 40
+DIALECTS = range(100, 160)
 PROTOCOLS = (6, 17, 132, 1, 47)
 REMOTE = tuple(
     map(
@@ -72,13 +76,65 @@ def test_random_clusters_are_judged_alike_by_kernel_and_memory(rig: conftest.Rig
         for attempt in random_cluster.attempts(cluster, FLOWS):
             flow = (attempt.protocol.value, attempt.port)
             for hook in memory.Hook:
-                ends = {"client": attempt.client, "server": attempt.server}
-                expected = reference.judge(**ends, protocol=flow[0], port=flow[1], hook=hook)
-                assert kernel.judge(**ends, protocol=flow[0], port=flow[1], hook=hook) == expected, (seed, attempt)
+                assert _judged(kernel, attempt, hook) == _judged(reference, attempt, hook), (seed, attempt)
             for sandbox in view.sandboxes:
                 _same_connect(kernel, reference, sandbox.netns_cookie, attempt.server, flow)
         if seed % 20 == 0:
             assert rig.datapath.tables() == reference.tables
+
+
+def test_random_clusters_of_every_dialect_and_what_their_pods_have_resolved_are_judged_alike(
+    rig: conftest.Rig, kernel: judge.Judge
+) -> None:
+    """Rules D1 to D15, E2 to E15: the memory datapath is compared with the evaluator, and the kernel with it."""
+    learned = learned_.Learned(rig.datapath._maps.descriptor("fqdn_learned"))
+    named = 0
+    for seed in DIALECTS:
+        cluster, answers = random_dialects.cluster(seed)
+        view = cluster.views["node-0"]
+        state = compiler.compile_node(cluster.snapshot, view).state
+        rig.datapath.apply(state)
+        reference, unaware = _applied(state), _applied(state)
+        learned.clear()
+        _tell(state, answers, learned, reference)
+        for attempt in (*random_cluster.attempts(cluster, FLOWS), *random_dialects.attempts(cluster, answers)):
+            for hook in memory.Hook:
+                expected, got, by_rows = (_judged(each, attempt, hook) for each in (reference, kernel, unaware))
+                assert got == expected, (seed, attempt, hook)
+                named += expected != by_rows
+            for sandbox in view.sandboxes:
+                flow = (attempt.protocol.value, attempt.port)
+                _same_connect(kernel, reference, sandbox.netns_cookie, attempt.server, flow)
+    assert named > len(DIALECTS) / 2
+
+
+def _judged(
+    judging: judge.Judge | memory.MemoryDatapath,
+    attempt: random_cluster.Attempt,
+    hook: memory.Hook = memory.Hook.FORWARD,
+) -> memory.Judgement:
+    return judging.judge(
+        client=attempt.client, server=attempt.server, protocol=attempt.protocol.value, port=attempt.port, hook=hook
+    )
+
+
+def _tell(
+    state: desired.DesiredState,
+    answers: Iterable[random_dialects.Answer],
+    learned: learned_.Learned,
+    reference: memory.MemoryDatapath,
+) -> None:
+    """Have pods of the node know what DNS has told them; an address has room for so many classes in the kernel."""
+    pods = {(item.namespace, item.pod): item for item in state.endpoints.values()}
+    known: defaultdict[tuple[int, net.Address], set[int]] = defaultdict(set)
+    for answer in answers:
+        asking, found = pods.get(answer.pod), state.names.of(answer.name)
+        if asking is None or len(known[asking.id, answer.address] | {*found}) > fqdn_layout.CLASSES:
+            continue
+        known[asking.id, answer.address].update(found)
+        reference.learn(asking.netns_cookie, answer.name, [answer.address])
+    for (number, address), numbers in known.items():
+        learned.put(number, address, dict.fromkeys(numbers, learned_.VALID_S))
 
 
 def test_a_change_half_made_is_judged_by_the_old_state_and_from_the_flip_on_by_the_new(
@@ -111,10 +167,7 @@ def _applied(state: desired.DesiredState) -> memory.MemoryDatapath:
 def _judgements(
     judging: judge.Judge | memory.MemoryDatapath, flows: list[random_cluster.Attempt]
 ) -> list[memory.Judgement]:
-    return [
-        judging.judge(client=flow.client, server=flow.server, protocol=flow.protocol.value, port=flow.port)
-        for flow in flows
-    ]
+    return [_judged(judging, flow) for flow in flows]
 
 
 def _compare_packet(

@@ -45,6 +45,7 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> btf.Types:
         ("service_class", "class_key", "class_value"),
         ("config", 4, "config_value"),
         ("verdict_rates", "rate_key", "rate_value"),
+        ("fqdn_learned", "learned_key", "learned_value"),
     ],
 )
 def test_keys_and_values_are_as_long_as_the_structs(types: btf.Types, name: str, key: int | str, value: str) -> None:
@@ -100,6 +101,8 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
     assert types.enumerators("nw_endpoint_flag") == {
         "NW_FLAG_PRESENT": layout.FLAG_PRESENT,
         "NW_FLAG_HELD": layout.FLAG_HELD,
+        "NW_FLAG_EGRESS_NAMES": layout.FLAG_EGRESS_NAMES,
+        "NW_FLAG_EGRESS_AUDIT_NAMES": layout.FLAG_EGRESS_AUDIT_NAMES,
     }
     assert types.enumerators("nw_config_flag") == {"NW_CONFIG_DROP_SILENTLY": layout.CONFIG_DROP_SILENTLY}
     words = types.members("config_value")
@@ -115,6 +118,7 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
         "IDENTITY_WORLD": identity.WORLD,
         "IDENTITY_UNMANAGED": identity.UNMANAGED,
         "NOT_ISOLATED": desired.NOT_ISOLATED,
+        "RANK_NONE": desired.NO_RANK,
         "SLOT_EMPTY": 0,
         "ENDPOINT_PROBE": layout.ENDPOINT_PROBE,
         "POLICY_BITS": layout.POLICY_BITS,
@@ -124,10 +128,19 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
 
 def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
     slot = plan.EndpointSlot(ingress_set=0x01010101, egress_set=0x02020202, held=True, ingress_audit=0x09090909)
-    other = plan.EndpointSlot(ingress_set=0x03030303, egress_set=0x04040404, held=False, egress_audit=0x0A0A0A0A)
+    other = plan.EndpointSlot(
+        ingress_set=0x03030303,
+        egress_set=0x04040404,
+        held=False,
+        egress_audit=0x0A0A0A0A,
+        egress_names=True,
+        egress_audit_names=True,
+    )
     endpoint = layout.encode_endpoint(plan.EndpointValue(slots=(slot, other), ingress_ifindex=0x05050505))
     assert _split(types, "endpoint_value", endpoint) == {
-        "slot": struct.pack("=10I", 0x01010101, 0x02020202, 3, 0x09090909, 0, 0x03030303, 0x04040404, 1, 0, 0x0A0A0A0A),
+        "slot": struct.pack(
+            "=10I", 0x01010101, 0x02020202, 3, 0x09090909, 0, 0x03030303, 0x04040404, 13, 0, 0x0A0A0A0A
+        ),
         "ingress_ifindex": b"\x05" * 4,
         "pad1": bytes(4),
     }
@@ -150,8 +163,14 @@ def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
         "protocol": b"\x06",
         "pad1": b"\0",
     }
-    row = layout.encode_row(desired.Row(action=desired.Action.DENY, rule=0x07070707))
-    assert _split(types, "policy_value", row) == {"rule": b"\x07" * 4, "action": b"\x02", "pad1": bytes(3)}
+    row = layout.encode_row(desired.Row(action=desired.Action.DENY, rule=0x07070707, rank=0x0B0B, passed=0x0C0C))
+    assert _split(types, "policy_value", row) == {
+        "rule": b"\x07" * 4,
+        "rank": b"\x0b" * 2,
+        "passed": b"\x0c" * 2,
+        "action": b"\x02",
+        "pad1": bytes(3),
+    }
     value = layout.encode_class(plan.ClassValue(service_class=desired.ServiceClass.NONE, rule=0x08080808))
     assert _split(types, "class_value", value) == {"rule": b"\x08" * 4, "class_": b"\x02", "pad1": bytes(3)}
 

@@ -16,7 +16,7 @@ from agent.cli import escaping, main, service
 from agent.model import labels, net, resources
 from agent.observer import stream
 from agent.rpc import details, getters
-from tests.support import agents, served
+from tests.support import agents, served, told
 
 EVIL = "e\x1b[31m\u202evil\n"
 ADDRESS = ipaddress.ip_address("10.0.0.66")
@@ -63,11 +63,11 @@ PROCESS = getters.Process(
 def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     verdicts = stream.Stream(clock=agents.ManualClock())
     verdicts.publish([agents.flow(), agents.flow()])
-    hostile = (HOSTILE_POD, HOSTILE_POLICY, HOSTILE_SERVICE, HOSTILE_HOST)
+    hostile = (HOSTILE_POD, HOSTILE_POLICY, HOSTILE_SERVICE, HOSTILE_HOST, told.BY_NAME)
     now = served.enforcement(*hostile, sandboxes=SANDBOXES)
     node = served.Node(now, version=EVIL, source=EVIL, last_error=EVIL, not_ready=(EVIL,), proved=(EVIL,), node=EVIL)
     path = tmp_path_factory.mktemp("state") / "agent.sock"
-    with served.agent(path, node, process=PROCESS, verdicts=verdicts):
+    with served.agent(path, node, process=PROCESS, verdicts=verdicts, names=told.asked(now)):
         yield path
 
 
@@ -106,6 +106,11 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("policy", "get", "to-b"),
     ("service", "list"),
     ("service", "get", f"x/{EVIL}"),
+    ("fqdn", "cache"),
+    ("fqdn", "cache", "x/a"),
+    ("fqdn", "names"),
+    ("fqdn", "explain", "x/a", told.NAME),
+    ("fqdn", "explain", f"x/{EVIL}", str(told.FIRST)),
     ("config",),
     ("config", "get"),
     ("metrics",),
@@ -130,6 +135,8 @@ def test_no_control_character_of_a_stranger_is_printed(socket: pathlib.Path, ver
         ("ip", "get", EVIL),
         ("service", "get", EVIL * 2),
         ("identity", "get", "77"),
+        ("fqdn", "cache", EVIL * 2),
+        ("fqdn", "explain", "x/a", EVIL),
     ],
 )
 def test_errors_are_escaped_too_and_one_line(socket: pathlib.Path, wrong: tuple[str, ...]) -> None:
@@ -180,6 +187,38 @@ def test_rows_beyond_the_first_are_shown_when_asked_for(socket: pathlib.Path) ->
     with served.agent(socket.with_name("many.sock"), served.Node(now)) as path:
         assert "10 more" in shown(path, "policy", "get", "many")
         assert " more" not in shown(path, "policy", "get", "many", "-o", "wide")
+
+
+def test_what_dns_told_is_listed_pod_by_pod(socket: pathlib.Path) -> None:
+    first, second, unmeant = shown(socket, "fqdn", "cache", "x/a", "--no-headers").splitlines()
+    assert first.split() == ["x", "a", str(told.FIRST), f"{told.NAME},", "www.example.com", told.STARRED, "in", "60s"]
+    assert second.split()[-2:] == ["5s", "ago"]
+    assert "no policy" in unmeant
+    assert shown(socket, "fqdn", "cache", "-o", "name").split() == [
+        f"x/a/{address}" for address in (told.FIRST, told.SECOND_ADDRESS, told.UNMEANT)
+    ]
+
+
+def test_names_of_policies_are_listed_with_what_counts(socket: pathlib.Path) -> None:
+    starred, infix = shown(socket, "fqdn", "names", "--no-headers").splitlines()
+    assert starred.split() == [told.STARRED, "CiliumNetworkPolicy", "x/by-name", "1", "-"]
+    assert infix.split()[-2] == "0"
+
+
+def test_a_name_is_explained_for_a_pod(socket: pathlib.Path) -> None:
+    text = shown(socket, "fqdn", "explain", "x/a", told.NAME)
+    assert f"{told.FIRST} by {told.NAME} (for 60s), www.example.com (for 30s): for 60s, in use" in text
+    assert f"allow TCP 443 to {told.STARRED} (egress rule 0)" in text
+    assert "1 of 2 addresses are open" in text
+    whole = document(socket, "fqdn", "explain", "x/a", told.NAME)["explanation"]
+    assert isinstance(whole, dict)
+    assert whole["patterns"] == [told.STARRED]
+
+
+def test_an_agent_that_learns_no_names_says_so(tmp_path: pathlib.Path) -> None:
+    with served.agent(tmp_path / "s", served.Node(served.enforcement())) as path:
+        assert "learns no names" in run(path, "fqdn", "names").output
+        assert "learns no names" in shown(path, "fqdn", "explain", "x/a", told.NAME)
 
 
 def test_metrics_are_chosen_by_a_part_of_the_name_or_a_pattern(socket: pathlib.Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import random
 
 import pytest
 
 from agent import desired, errors
 from agent.datapath import plan
-from agent.model import endpoint
+from agent.model import endpoint, identity, net
 from tests.states import pictures
+from tests.support import random_state
 
 ROWS = {plan.Table.POLICY, plan.Table.SERVICE_CLASS}
 
@@ -122,6 +124,30 @@ def test_unknown_interfaces_and_cookies_have_no_entry() -> None:
     assert result.ep_by_ifindex == {}
     assert result.ep_by_netns == {}
     assert result.ep_by_ip
+
+
+def test_whoever_is_allowed_by_name_says_so_for_only_then_do_programs_look_for_names() -> None:
+    allow = desired.Row(desired.Action.ALLOW, 1)
+    sets = {
+        number: desired.PolicySet(
+            id=number, digest=b"", direction=direction, rows={desired.RowKey(who, 6, 443, 16): allow}, isolating=()
+        )
+        for number, direction, who in (
+            (601, net.Direction.EGRESS, identity.FIRST_NAME_CLASS),
+            (602, net.Direction.EGRESS, identity.FIRST_NAME_CLASS - 1),
+            (603, net.Direction.INGRESS, identity.FIRST_NAME_CLASS),
+        )
+    }
+    state = desired.DesiredState(
+        endpoints={900: _pod(900, egress=601), 901: _pod(901, egress=602, audit=601)}, sets=sets
+    )
+    slots = [plan.at_rest(state).endpoints[number].slots[0] for number in (900, 901)]
+    assert [(slot.egress_names, slot.egress_audit_names) for slot in slots if slot] == [(True, False), (False, True)]
+
+
+def _pod(number: int, *, egress: int, audit: int = 0) -> desired.Endpoint:
+    drawn = random_state.endpoint(random.Random(0), number, ())
+    return dataclasses.replace(drawn, ingress_set=603, egress_set=egress, egress_audit=audit)
 
 
 def test_a_change_of_deny_mode_alone_is_one_step() -> None:

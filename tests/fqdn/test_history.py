@@ -59,15 +59,15 @@ def test_a_policy_that_comes_after_the_answer_finds_the_address() -> None:
     late = built("*.example.com")
     (number,) = late.of("api.example.com")
     end = BOOTED + 70 * SECOND
-    assert history.replay(found, late, now_ns=end - 1) == {(7, address(1)): (fqdn.Learned(number, end),)}
-    assert history.replay(found, late, now_ns=end) == {}
-    assert history.replay(found, built("*.example.org"), now_ns=BOOTED) == {}
+    assert history.replay(found.remembered(), late, now_ns=end - 1) == {(7, address(1)): (fqdn.Learned(number, end),)}
+    assert history.replay(found.remembered(), late, now_ns=end) == {}
+    assert history.replay(found.remembered(), built("*.example.org"), now_ns=BOOTED) == {}
 
 
 def test_what_one_endpoint_was_told_opens_nothing_for_another() -> None:
     """Requirement F9."""
     found = remembering(answered(endpoint=1), answered("x.example.org", 2, endpoint=2))
-    assert set(history.replay(found, built("api.example.com"), now_ns=BOOTED)) == {(1, address(1))}
+    assert set(history.replay(found.remembered(), built("api.example.com"), now_ns=BOOTED)) == {(1, address(1))}
 
 
 def test_names_are_remembered_folded_and_only_those_that_are_names() -> None:
@@ -107,7 +107,7 @@ def test_ttl_0_works_with_grace_and_the_top_bit_is_0() -> None:
     for ttl_s in (0, 1 << 31, (1 << 32) - 1):
         found = remembering(answered(ttl_s=ttl_s), lifetimes=graceful)
         assert set(expiries(found).values()) == {60}
-        assert history.replay(found, built("*"), now_ns=BOOTED + 59 * SECOND)
+        assert history.replay(found.remembered(), built("*"), now_ns=BOOTED + 59 * SECOND)
     assert history.Lifetimes(grace_s=0).expires_ns(0, (1 << 31) - 1) == ((1 << 31) - 1) * SECOND
     assert graceful.expires_ns(0, 300, [1 << 31]) == 60 * SECOND
 
@@ -196,14 +196,14 @@ def test_an_address_of_more_classes_than_the_kernel_keeps_has_those_that_last() 
     names = [f"n{number}.example.com" for number in range(6)]
     found = remembering(*(answered(name, ttl_s=10 + number) for number, name in enumerate(names)))
     exact = built(*names)
-    (learned,) = history.replay(found, exact, now_ns=BOOTED).values()
+    (learned,) = history.replay(found.remembered(), exact, now_ns=BOOTED).values()
     assert [each.class_number for each in learned] == [exact.of(name)[0] for name in reversed(names[2:])]
     assert [each.expires_ns for each in learned] == [BOOTED + ttl_s * SECOND for ttl_s in (15, 14, 13, 12)]
 
 
 def test_names_of_one_class_count_once_with_the_later_expiry() -> None:
     found = remembering(answered("a.example.com", ttl_s=10), answered("b.example.com", ttl_s=20))
-    (learned,) = history.replay(found, built("*.example.com"), now_ns=BOOTED).values()
+    (learned,) = history.replay(found.remembered(), built("*.example.com"), now_ns=BOOTED).values()
     assert [each.expires_ns for each in learned] == [BOOTED + 20 * SECOND]
 
 
@@ -244,7 +244,7 @@ def test_replay_is_what_a_kernel_with_the_policy_would_have_learned(answers: lis
     unexpired = {
         place: {number: expires for number, expires in of.items() if expires > now_ns} for place, of in learned.items()
     }
-    found = history.replay(remembering(*answers), chosen, now_ns=now_ns)
+    found = history.replay(remembering(*answers).remembered(), chosen, now_ns=now_ns)
     assert {place: {each.class_number: each.expires_ns for each in of} for place, of in found.items()} == {
         place: of for place, of in unexpired.items() if of
     }

@@ -12,7 +12,8 @@ UNITS = ("_total", "_seconds", "_ratio", "_info")
 COUNTED = {
     *("ready", "revision", "enforced_revision", "generation", "policies", "problems", "endpoints", "identities"),
     *("bpf_map_entries", "ipset_members", "streams", "kubernetes_watch_connected", "problem_events_waiting"),
-    *("endpoints_enforcing", "policies_in_audit", "otlp_queue_records"),
+    *("endpoints_enforcing", "policies_in_audit", "otlp_queue_records", "fqdn_learned_addresses"),
+    "fqdn_remembered",
 }
 """Gauges that count things, or say yes or no, have no unit."""
 LABELS = {"verdict", "direction", "reason", "layer", "outcome", "source", "kind", "state", "map", "resource"}

@@ -43,6 +43,18 @@ PICTURE = picture.Picture(
         waiting=5,
         requests={"ok": 2, "again": 1, "refused": 1},
     ),
+    names=picture.Names(
+        queries=9,
+        answers={"learned": 3, "no_rule": 4, "negative": 1, "malformed": 0},
+        unread={"untrusted": 1, "unasked": 0, "fragmented": 0, "split": 2, "too_long": 0, "too_many_records": 0},
+        evicted={"endpoint_full": 0, "names_full": 1, "node_full": 0},
+        forgotten={"name": 0, "address": 2},
+        lost=0,
+        replayed=5,
+        late=0,
+        remembered={"name": 7, "address": 8},
+        learned={"counting": 3, "expired": 1},
+    ),
 )
 
 

@@ -20,7 +20,7 @@ from agent import errors
 from agent.api.nodewall.agent.v1 import agent_pb2 as pb
 from agent.datapath import tracing
 from agent.model import labels, net, verdict
-from agent.rpc import details, mirror, spellings, traces, views
+from agent.rpc import details, mirror, names, spellings, traces, views
 
 PAIRS: Mapping[str, type] = {
     "Status": views.Status,
@@ -41,6 +41,9 @@ PAIRS: Mapping[str, type] = {
     "TraceFlowResponse": traces.Traced,
     "ListMapsResponse": traces.Tables,
     "KernelRow": tracing.Row,
+    "LearnedAddress": names.LearnedAddress,
+    "ListNamesResponse": names.KnownNames,
+    "ExplainNameResponse": names.Explained,
 }
 """Message -> its dataclass; messages in these are met with them."""
 BY_HAND: Mapping[str, str] = {
@@ -52,6 +55,7 @@ BY_HAND: Mapping[str, str] = {
     "GetMetricsResponse": "likewise",
     "ListAuditResponse": "a list of messages, and one text",
     "DumpMapResponse": "a batch of messages, and whether more follow",
+    "ListLearnedResponse": "a batch of messages",
     "WatchVerdictsResponse": "a choice of messages: convert.item",
     "SetLogLevelResponse": "one text",
     "GetSnapshotResponse": "bytes: snapshots",

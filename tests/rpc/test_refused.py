@@ -33,6 +33,7 @@ TEXTS = [
 BESIDE: Mapping[str, Any] = {
     "TraceFlow": pb.TraceFlowRequest(source="x/a", destination="x/b", port="80/TCP"),
     "DumpMap": pb.DumpMapRequest(table="policy"),
+    "ExplainName": pb.ExplainNameRequest(pod="x/a", name="a.example.com"),
 }
 """What else a question needs to have; of a field that is there twice, the last counts."""
 CALLED: Mapping[tuple[str, str], str] = {
@@ -159,7 +160,8 @@ def test_a_text_that_can_be_no_name_is_refused(asked: Asked, name: str, field: d
 
 def test_every_call_that_takes_a_text_is_among_them() -> None:
     assert {name for name, _ in TEXTS} == {
-        *("WatchVerdicts", "GetEndpoint", "GetPolicy", "GetAddress", "SetLogLevel", "SetAudit", "TraceFlow", "DumpMap")
+        *("WatchVerdicts", "GetEndpoint", "GetPolicy", "GetAddress", "SetLogLevel", "SetAudit", "TraceFlow"),
+        *("DumpMap", "ListLearned", "ExplainName"),
     }
 
 

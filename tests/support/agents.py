@@ -31,6 +31,9 @@ class ManualClock:
     def monotonic_ns(self) -> int:
         return self.now_ns
 
+    def boot_ns(self) -> int:
+        return self.now_ns
+
     def pass_s(self, seconds: float) -> None:
         self.now_ns += int(seconds * 1e9)
 

@@ -14,7 +14,7 @@ from agent.datapath import memory
 from agent.model import audit, endpoint, labels, net, resources
 from agent.observer import stream
 from agent.policy import compiler
-from agent.rpc import agent_server, describe, getters, service, views
+from agent.rpc import agent_server, describe, getters, names, service, views
 from agent.rpc import audits as audits_rpc
 from tests.support import agents
 
@@ -79,9 +79,10 @@ def cluster(*more: resources.Resource) -> snapshot.Snapshot:
 def enforcement(
     *more: resources.Resource, sandboxes: tuple[endpoint.Sandbox, ...] = agents.SANDBOXES
 ) -> reconciler.Enforcement:
-    """Return that cluster, and `more`, compiled for n1."""
+    """Return that cluster, and `more`, compiled for n1, which learns names."""
     picture = cluster(*more)
-    compiled = compiler.compile_node(picture, endpoint.NodeView(name="n1", sandboxes=sandboxes))
+    view = endpoint.NodeView(name="n1", sandboxes=sandboxes, learns_names=True)
+    compiled = compiler.compile_node(picture, view)
     problem = resources.Problem(TO_B.ref, "spec.ingress[1].ports[0].endPort", "is \x1b[31modd\u202e")
     return reconciler.Enforcement(
         inputs=reconciler.Inputs(revision=4, source=agents.update(picture), sandboxes=sandboxes),
@@ -129,6 +130,7 @@ def agent(
     *,
     process: getters.Process = getters.NO_PROCESS,
     verdicts: stream.Stream | None = None,
+    names: names.Names = names.NO_NAMES,
 ) -> Iterator[pathlib.Path]:
     """Serve on `path`, in a thread, while the context lasts."""
     serving, stopped = threading.Event(), asyncio.Event()
@@ -136,7 +138,8 @@ def agent(
     stored = verdicts or stream.Stream(clock=agents.ManualClock())
 
     async def serve() -> None:
-        api = service.AgentService(node=node, stream=stored, kernel=agents.kernel(node, stored), process=process)
+        kernel = agents.kernel(node, stored)
+        api = service.AgentService(node=node, stream=stored, kernel=kernel, process=process, names=names)
         async with agent_server.serving(api, path):
             serving.set()
             await stopped.wait()

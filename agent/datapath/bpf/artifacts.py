@@ -18,6 +18,8 @@ from agent.datapath.bpf import layout
 ENVIRONMENT = "NODEWALL_LIB"
 PACKET_OBJECT = "packet.bpf.o"
 TC_OBJECT = "tc_source.bpf.o"
+DNS_OBJECT = "dns_learn.bpf.o"
+DNS_PLAIN_OBJECT = "dns_learn_plain.bpf.o"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,13 +48,24 @@ class Artifacts:
         """The source check for pods on a bridge."""
         return self.root / "build" / "bpf" / TC_OBJECT
 
+    @property
+    def dns_object(self) -> pathlib.Path:
+        """The DNS learner."""
+        return self.root / "build" / "bpf" / DNS_OBJECT
+
+    @property
+    def dns_plain_object(self) -> pathlib.Path:
+        """The DNS learner for kernels without bpf_loop."""
+        return self.root / "build" / "bpf" / DNS_PLAIN_OBJECT
+
     def fingerprint(self) -> str:
         """Return what tells one build of the programs from another: sources, objects and ABI.
 
         Compilers that differ and give the same object are no difference; BCC's is fixed by the image.
         """
         digest = hashlib.sha256(f"abi {layout.ABI}\n".encode())
-        files = [*sorted(self.sources.rglob("*.[ch]")), self.packet_object, self.tc_object]
+        objects = (self.packet_object, self.tc_object, self.dns_object, self.dns_plain_object)
+        files = [*sorted(self.sources.rglob("*.[ch]")), *objects]
         for path in files:
             digest.update(f"{path.name}\0".encode())
             digest.update(path.read_bytes())

@@ -22,16 +22,17 @@ import dataclasses
 import functools
 import os
 import pathlib
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent import desired as desired_
-from agent import errors
 from agent.datapath import base, bridges, plan, probe
 from agent.datapath.bpf import (
     artifacts,
     conntrack,
+    dns_loader,
+    fqdn_maps,
+    grace,
     ipvs,
     layout,
     links,
@@ -41,20 +42,20 @@ from agent.datapath.bpf import (
     selftest,
     socket_loader,
     syscalls,
+    tc,
+    veths,
 )
-from agent.model import endpoint, verdict
+from agent.fqdn import history
+from agent.model import endpoint, fqdn, verdict
 
 MODE = "socket+nfbpf"
 SOCKET_MODE = "socket"
 SECOND_NS = 1_000_000_000
 ROOT = "nodewall"
-GRACE_SECONDS = 0.05
-"""Where the kernel cannot tell when running programs have ended: ten thousand times what one takes."""
-TC_PREFIX = "tc_"
-TC_PROGRAM = "nw_tc_source"
 PACKET_PROGRAMS = tuple(hook.program for hook in links.HOOKS)
 SOCKET_PROGRAMS = tuple(socket_loader.ATTACH_TYPES)
 EVERY_LAYER = frozenset(verdict.Layer)
+LIFETIMES = history.Lifetimes()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,8 @@ class _Left:
     grace: bool
     """Whether programs may read what the steps change."""
     result: plan.Tables
+    endpoints: frozenset[int]
+    """All there are then."""
 
 
 class BPFDatapath(base.Datapath):
@@ -78,12 +81,14 @@ class BPFDatapath(base.Datapath):
         cgroup_root: pathlib.Path | None,
         layers: frozenset[verdict.Layer] = EVERY_LAYER,
         verdict_rate: int = 0,
+        lifetimes: history.Lifetimes = LIFETIMES,
     ) -> None:
         """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet.
 
         `cgroup_root` may also be a directory below which cgroup v2 is mounted, or None: anywhere. `layers` always has
         SOCKET; without PACKET another datapath judges packets. Of events of one kind `verdict_rate` a second are told,
-        once a burst of ten seconds' worth is spent; 0: all.
+        once a burst of ten seconds' worth is spent; 0: all. `lifetimes` is how long what DNS said is good for; without
+        PACKET nothing is learned of it, for then packets are judged by what knows no names.
         """
         assert verdict.Layer.SOCKET in layers  # noqa: S101 - a packet layer alone is no mode
         self._layers = layers
@@ -94,12 +99,12 @@ class BPFDatapath(base.Datapath):
         self._cgroup_root = cgroup_root
         self._maps = maps.Maps(self._pins)
         self._links = links.Links(self._pins / "links")
+        self._veths = veths.Veths(self._pins, self._links, lifetimes)
         self._realized: plan.Tables | None = None
         self._left: _Left | None = None
         """What `settle` has to do."""
         self._known = plan.Tables()
         """What the maps held when that was last known, for `usage`."""
-        self._checks_bridges = self._judges_packets
         self._verdict_interval_ns = SECOND_NS // verdict_rate if verdict_rate else 0
         self._forgotten = 0
         """Events kept back whose number fell out of the map, as last seen."""
@@ -129,9 +134,14 @@ class BPFDatapath(base.Datapath):
         self._realized = self._known = self._maps.tables()
         reasons = found.reasons
         if self._judges_packets:
-            reasons += (*self._unchecked(programs), *bridges.unfiltered(), *ipvs.unfiltered())
-        mode = MODE if self._judges_packets else SOCKET_MODE
-        return base.EngineReport(mode=mode, reasons=reasons, proved=found.proved, unproved=found.unproved)
+            reasons += (*self._veths.open(programs), *bridges.unfiltered(), *ipvs.unfiltered())
+        return base.EngineReport(
+            mode=MODE if self._judges_packets else SOCKET_MODE,
+            reasons=reasons,
+            proved=found.proved,
+            unproved=found.unproved,
+            learns_names=self._veths.learner is not None,
+        )
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Bring the maps into line up to the flip. Raises MapFull or ApplyFailed; the generation turns last or never.
@@ -140,14 +150,19 @@ class BPFDatapath(base.Datapath):
         gained by waiting for the program.
         """
         begun = time.perf_counter()
-        self.settle()
+        self.learn_names(desired)
         realized = self._realized or self._maps.tables()
         todo = plan.plan(realized, desired)
         self._realized = None  # what the maps hold is unknown until every step is made
         before_grace = next((place for place, step in enumerate(todo.steps, 1) if step.grace), len(todo.steps))
         for step in todo.steps[:before_grace]:
             self._write(step)
-        self._left = _Left(steps=todo.steps[before_grace:], grace=todo.flipped, result=todo.result)
+        self._left = _Left(
+            steps=todo.steps[before_grace:],
+            grace=todo.flipped,
+            result=todo.result,
+            endpoints=frozenset(desired.endpoints),
+        )
         self._known = todo.result
         self._remove_other_versions()
         if not todo.flipped:
@@ -165,30 +180,36 @@ class BPFDatapath(base.Datapath):
         if left is None:
             return
         if left.grace:
-            _wait_for_programs()
+            grace.wait()
         for step in left.steps:
             self._make(step)
         self._realized = left.result
+        if self._veths.learner is not None:
+            self._veths.learner.mend(left.endpoints)
 
-    def attach_links(self, sandboxes: Iterable[endpoint.Sandbox]) -> None:
-        """Check sources at the veth of each pod that hangs on a bridge; let go of veths that are gone.
+    def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:
+        """Write whom answers are believed from, and the names of `desired` beside those that count."""
+        self.settle()
+        if self._veths.learner is None:
+            return frozenset()
+        self._veths.learner.trust(desired.resolvers)
+        return self._veths.learner.stage(desired.names, live=self._maps.generation & 1)
+
+    def replay(self, learned: fqdn.LearnedAddresses) -> int:
+        """Learn these too."""
+        return self._veths.learner.replay(learned) if self._veths.learner is not None else 0
+
+    def known(self) -> fqdn.Known:
+        """Read what is learned."""
+        return self._veths.learner.known() if self._veths.learner is not None else fqdn.Known()
+
+    def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
+        """Check sources at the veth of each pod that hangs on a bridge, learn names at each; let go of those gone.
 
         Does nothing where `open` has reported that this kernel cannot, or without the packet layer. Raises
         DatapathError.
         """
-        if not self._checks_bridges:
-            return
-        bridged = {
-            f"{TC_PREFIX}{sandbox.veth_ifindex}": sandbox.veth_ifindex
-            for sandbox in sandboxes
-            if sandbox.veth_ifindex and sandbox.veth_ifindex != sandbox.ingress_ifindex
-        }
-        if bridged:
-            with syscalls.owned(syscalls.open_pin(self._program_directory() / TC_PROGRAM)) as program:
-                for name, ifindex in bridged.items():
-                    self._links.attach_tc(name, program, ifindex)
-        for name in self._links.names(TC_PREFIX) - bridged.keys():
-            self._links.detach(name)
+        self._veths.attach(sandboxes)
 
     def tables(self) -> plan.Tables:
         """Read what the maps hold, once settled. Raises DatapathError."""
@@ -205,19 +226,27 @@ class BPFDatapath(base.Datapath):
             untold = self._maps.untold()
             told = self._maps.counters()["events_repeated"]  # after the map: what was told meanwhile is counted once
             self._forgotten = max(self._forgotten, before["events_suppressed"] - told - untold)
-        return {**before, "events_forgotten": self._forgotten}
+        return {
+            **before,
+            "events_forgotten": self._forgotten,
+            **(self._veths.learner.counters() if self._veths.learner is not None else {}),
+        }
 
     def usage(self) -> Mapping[str, base.Usage]:
         """Return how full each map is."""
-        return layout.usage(self._known)
+        learner = self._veths.learner
+        return {**layout.usage(self._known), **(learner.usage() if learner is not None else {})}
 
     def missing(self) -> Sequence[str]:
         """Return each map that has lost its pin, and each link, which has then let go of its hook."""
         names = (*SOCKET_PROGRAMS, *(PACKET_PROGRAMS if self._judges_packets else ()))
         linked = [self._pins / "links" / name for name in names]
         gone = [pin for pin in linked if not pin.exists() and not pin.with_name(pin.name + links.NEXT).exists()]
-        gone += [pin for pin in (self._pins / shape.name for shape in maps.shapes()) if not pin.exists()]
-        return tuple(f"the pin {pin} is gone" for pin in gone)
+        learner = self._veths.learner
+        shapes = (*maps.shapes(), *(fqdn_maps.shapes() if learner is not None else ()))
+        pinned = dict.fromkeys(self._pins / shape.name for shape in shapes)
+        gone += [pin for pin in pinned if not pin.exists()]
+        return (*(f"the pin {pin} is gone" for pin in gone), *(learner.unattached if learner is not None else ()))
 
     def loaded(self) -> loaded.LoadedMaps:
         """Open the pins anew, beside whatever is written. Raises DatapathError."""
@@ -228,9 +257,15 @@ class BPFDatapath(base.Datapath):
         """The pinned ring buffer of verdicts, for `events.EventReader`."""
         return self._pins / "events"
 
+    @property
+    def answers_path(self) -> pathlib.Path:
+        """The pinned ring buffer of DNS answers, for `fqdn_answers.AnswerReader`."""
+        return self._pins / "fqdn_answers"
+
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""
         self._maps.close()
+        self._veths.close()
         self._realized = self._left = None
 
     def remove_packet_layer(self) -> bool:
@@ -241,7 +276,8 @@ class BPFDatapath(base.Datapath):
         left = list(self._packet_pins())
         for pin in left:
             links.remove(pin)
-        return conntrack.release() or bool(left)
+        filters = tc.remove_filters(*tc.HOOKS)
+        return conntrack.release() or filters or bool(left)
 
     @property
     def installed(self) -> bool:
@@ -249,8 +285,9 @@ class BPFDatapath(base.Datapath):
         return self._home.is_dir()
 
     def uninstall(self) -> None:
-        """Remove links, programs, maps, pins of every version, and the nftables table; safe to repeat."""
+        """Remove links, filters, programs, maps, pins of every version, and the nftables table; safe to repeat."""
         self.close()
+        tc.remove_filters(*tc.HOOKS)
         for version in self._versions():
             _remove_tree(version / "links")
             _remove_tree(version)
@@ -269,10 +306,9 @@ class BPFDatapath(base.Datapath):
         """Yield every pin of a packet program, its links first."""
         for version in self._versions():
             for pin in sorted((version / "links").glob("*")):
-                name = pin.name.removesuffix(links.NEXT)
-                if name in PACKET_PROGRAMS or name.startswith(TC_PREFIX):
+                if pin.name.removesuffix(links.NEXT) in PACKET_PROGRAMS or tc.hook_of(pin) is not None:
                     yield pin
-            for name in (*PACKET_PROGRAMS, TC_PROGRAM):
+            for name in (*PACKET_PROGRAMS, veths.SOURCE_CHECK, *dns_loader.PROGRAMS):
                 yield from sorted((version / "programs").glob(f"*/{name}"))
 
     def _load_programs(self) -> pathlib.Path:
@@ -292,7 +328,7 @@ class BPFDatapath(base.Datapath):
         if self._judges_packets:
             for names, path, kind in (
                 (PACKET_PROGRAMS, found.packet_object, packet_loader.ProgramType.NETFILTER),
-                ((TC_PROGRAM,), found.tc_object, packet_loader.ProgramType.SCHED_CLS),
+                ((veths.SOURCE_CHECK,), found.tc_object, packet_loader.ProgramType.SCHED_CLS),
             ):
                 load = functools.partial(packet_loader.load, path, kind=kind)
                 yield names, functools.partial(load, map_pins=self._pins, program_pins=directory)
@@ -310,19 +346,6 @@ class BPFDatapath(base.Datapath):
         for hook in links.HOOKS:
             with syscalls.owned(syscalls.open_pin(programs / hook.program)) as program:
                 self._links.attach_netfilter(hook, program)
-        with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
-            for name in self._links.names(TC_PREFIX):
-                self._links.attach_tc(name, program, int(name.removeprefix(TC_PREFIX)))
-
-    def _unchecked(self, programs: pathlib.Path) -> tuple[str, ...]:
-        """Try tcx on the loopback interface, where the program lets everything pass."""
-        try:
-            with syscalls.owned(syscalls.open_pin(programs / TC_PROGRAM)) as program:
-                self._links.try_tc(program, socket.if_nametoindex("lo"))
-        except errors.NotSupported as error:
-            self._checks_bridges = False
-            return (f"sources of pods on a bridge are not checked: {error}",)
-        return ()
 
     @staticmethod
     def _remove_other_builds(programs: pathlib.Path) -> None:
@@ -343,7 +366,7 @@ class BPFDatapath(base.Datapath):
     def _make(self, step: plan.Step) -> None:
         self._write(step)
         if step.grace:
-            _wait_for_programs()
+            grace.wait()
 
     def _write(self, step: plan.Step) -> None:
         for table, content in step.upserts.items():
@@ -354,11 +377,6 @@ class BPFDatapath(base.Datapath):
             self._maps.store_drop_silently(drop_silently=step.drop_silently)
         if step.flip_to is not None:
             self._maps.store_generation(step.flip_to)
-
-
-def _wait_for_programs() -> None:
-    if not syscalls.wait_for_programs():
-        time.sleep(GRACE_SECONDS)
 
 
 def _remove_tree(directory: pathlib.Path) -> None:

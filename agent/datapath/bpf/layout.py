@@ -20,7 +20,7 @@ from agent import desired as desired_
 from agent.datapath import base, plan
 from agent.model import net
 
-ABI = 2
+ABI = 3
 """Version of everything in this file; the pins of another version are another directory."""
 ENDPOINT_PROBE = 1
 """Endpoint number of the self-test; the programs emit no events for it."""
@@ -28,6 +28,8 @@ POLICY_BITS = 96
 POLICY_ANY_PROTOCOL = 72
 FLAG_PRESENT = 1
 FLAG_HELD = 2
+FLAG_EGRESS_NAMES = 4
+FLAG_EGRESS_AUDIT_NAMES = 8
 CONFIG_DROP_SILENTLY = 1
 CONFIG_BYTES = 16
 CONFIG_GENERATION_WORD = 0
@@ -71,7 +73,7 @@ _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _SLOTS = struct.Struct("=II")
 _POLICY_KEY = struct.Struct("=IIIBB2s")
-_POLICY_VALUE = struct.Struct("=IB3x")
+_POLICY_VALUE = struct.Struct("=IHHB3x")
 _ENDPOINT = struct.Struct("=5I5II4x")
 _ENDPOINT_SLOT_WORDS = 5
 _PREFIX4 = struct.Struct("=I4s")
@@ -114,13 +116,13 @@ def decode_policy_key(raw: bytes) -> plan.PolicyKey:
 
 def encode_row(row: desired_.Row) -> bytes:
     """Write struct policy_value."""
-    return _POLICY_VALUE.pack(row.rule, row.action.value)
+    return _POLICY_VALUE.pack(row.rule, row.rank, row.passed, row.action.value)
 
 
 def decode_row(raw: bytes) -> desired_.Row:
     """Read struct policy_value."""
-    rule, action = _POLICY_VALUE.unpack(raw)
-    return desired_.Row(action=desired_.Action(action), rule=rule)
+    rule, rank, passed, action = _POLICY_VALUE.unpack(raw)
+    return desired_.Row(action=desired_.Action(action), rule=rule, rank=rank, passed=passed)
 
 
 def encode_endpoint(value: plan.EndpointValue) -> bytes:
@@ -130,8 +132,7 @@ def encode_endpoint(value: plan.EndpointValue) -> bytes:
         if slot is None:
             words += [0] * _ENDPOINT_SLOT_WORDS
         else:
-            flags = FLAG_PRESENT | (FLAG_HELD if slot.held else 0)
-            words += [slot.ingress_set, slot.egress_set, flags, slot.ingress_audit, slot.egress_audit]
+            words += [slot.ingress_set, slot.egress_set, _flags(slot), slot.ingress_audit, slot.egress_audit]
     return _ENDPOINT.pack(*words, value.ingress_ifindex)
 
 
@@ -144,6 +145,15 @@ def decode_endpoint(raw: bytes) -> plan.EndpointValue:
     )
 
 
+def _flags(slot: plan.EndpointSlot) -> int:
+    """Return enum nw_endpoint_flag."""
+    flags = FLAG_PRESENT
+    flags |= FLAG_HELD if slot.held else 0
+    flags |= FLAG_EGRESS_NAMES if slot.egress_names else 0
+    flags |= FLAG_EGRESS_AUDIT_NAMES if slot.egress_audit_names else 0
+    return flags
+
+
 def _decode_endpoint_slot(words: Sequence[int]) -> plan.EndpointSlot | None:
     ingress_set, egress_set, flags, ingress_audit, egress_audit = words
     if not flags & FLAG_PRESENT:
@@ -154,6 +164,8 @@ def _decode_endpoint_slot(words: Sequence[int]) -> plan.EndpointSlot | None:
         held=bool(flags & FLAG_HELD),
         ingress_audit=ingress_audit,
         egress_audit=egress_audit,
+        egress_names=bool(flags & FLAG_EGRESS_NAMES),
+        egress_audit_names=bool(flags & FLAG_EGRESS_AUDIT_NAMES),
     )
 
 
@@ -241,7 +253,7 @@ def _by_prefix(name: str) -> tuple[Codec, Codec]:
 CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
     {
         plan.Table.POLICY: (
-            Codec("policy", 16, 8, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
+            Codec("policy", 16, 12, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
         ),
         plan.Table.SERVICE_CLASS: (Codec("service_class", 8, 8, encode_pair, decode_pair, encode_class, decode_class),),
         plan.Table.ENDPOINTS: (

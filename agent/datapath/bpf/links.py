@@ -76,8 +76,10 @@ class Links:
             with syscalls.owned(syscalls.link_cgroup(program, target, attach)) as link:
                 self._replace(name, link)
 
-    def attach_tc(self, name: str, program: int, ifindex: int) -> None:
-        """Have `program` at tc ingress of the interface; one that has just gone is no error.
+    def attach_tc(
+        self, name: str, program: int, ifindex: int, attach: syscalls.AttachType = syscalls.AttachType.TCX_INGRESS
+    ) -> None:
+        """Have `program` at tc ingress or egress of the interface; one that has just gone is no error.
 
         Raises NotSupported before Linux 6.6, DatapathError.
         """
@@ -86,12 +88,15 @@ class Links:
                 if found is not None and syscalls.link_info(found).ifindex == ifindex:
                     self._update(found, program)
                     return
-            with syscalls.owned(_link_tcx(program, ifindex)) as link:
+            with syscalls.owned(_link_tcx(program, ifindex, attach)) as link:
                 self._replace(name, link)
 
     def try_tc(self, program: int, ifindex: int) -> None:
         """Attach at tc ingress and let go at once. Raises NotSupported before Linux 6.6, DatapathError."""
-        with self._explained(f"trying tcx on interface {ifindex}"), syscalls.owned(_link_tcx(program, ifindex)):
+        with (
+            self._explained(f"trying tcx on interface {ifindex}"),
+            syscalls.owned(_link_tcx(program, ifindex, syscalls.AttachType.TCX_INGRESS)),
+        ):
             pass
 
     def attach_netfilter(self, hook: Hook, program: int) -> None:
@@ -199,12 +204,12 @@ def _link_at(program: int, hook: Hook) -> int:
         return syscalls.link_netfilter(program, dataclasses.replace(where, defrag=False))
 
 
-def _link_tcx(program: int, ifindex: int) -> int:
+def _link_tcx(program: int, ifindex: int, attach: syscalls.AttachType) -> int:
     try:
-        return syscalls.link_tcx(program, ifindex)
+        return syscalls.link_tcx(program, ifindex, attach)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise errors.NotSupported(feature="the source check on bridges", needs="tcx (Linux 6.6)") from error
+            raise errors.NotSupported(feature="a tcx link", needs="Linux 6.6") from error
         raise
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import plan, tracing, walk, words
-from agent.datapath.bpf import layout, maps, programs, rows, syscalls
+from agent.datapath.bpf import fqdn_maps, layout, maps, programs, rows, syscalls
 from agent.model import verdict
 
 MAP_TYPES = {
@@ -44,6 +44,9 @@ class LoadedMaps(tracing.Loaded, walk.Place):
         try:
             for shape in maps.shapes():
                 self._descriptors[shape.name] = syscalls.open_pin(pins / shape.name)
+            for shape in fqdn_maps.shapes():  # there where names are learned
+                if shape.name not in self._descriptors and (pins / shape.name).exists():
+                    self._descriptors[shape.name] = syscalls.open_pin(pins / shape.name)
             self._generation = self._read_generation()
         except OSError as error:
             self.close()
@@ -67,7 +70,8 @@ class LoadedMaps(tracing.Loaded, walk.Place):
     def inventory(self) -> tracing.Inventory:
         """List programs and maps, and count their entries."""
         with self._explained():
-            used = tuple(self._use(shape) for shape in maps.shapes())
+            shapes = {shape.name: shape for shape in (*maps.shapes(), *fqdn_maps.shapes())}
+            used = tuple(self._use(shapes[name]) for name in self._descriptors)
             return tracing.Inventory(programs=tuple(programs.listed(self._pins)), tables=used)
 
     def rows(self, table: str, wanted: tracing.Wanted, state: desired_.DesiredState) -> Iterator[tracing.Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import errno
 import mmap
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 from agent import errors
 from agent.datapath import plan
-from agent.datapath.bpf import features, layout, rows, syscalls
+from agent.datapath.bpf import features, fqdn_layout, layout, rows, syscalls
 
 EVENTS_BYTES = 4 << 20
 """Ring size: a power of two of pages. 35 000 events, a third of a second at 100 000 a second."""
@@ -33,6 +34,8 @@ FORBIDDEN = (
     "CAP_SYS_ADMIN; before Linux 5.11 the limit of locked memory, RLIMIT_MEMLOCK, must be raised: CAP_SYS_RESOURCE)"
 )
 """What is left to say where every capability is there."""
+LEARNED = 1 << 19
+"""Learned addresses: 128 endpoints with as many as one may have; a row takes memory when it is there."""
 POSSIBLE_CPUS = pathlib.Path("/sys/devices/system/cpu/possible")
 
 
@@ -68,7 +71,14 @@ def shapes() -> tuple[Shape, ...]:
             "verdict_rates", syscalls.MapType.LRU_HASH, layout.RATE_KEY_BYTES, layout.RATE_VALUE_BYTES, VERDICT_RATES, 0
         ),
         Shape("events", syscalls.MapType.RINGBUF, 0, 0, EVENTS_BYTES, 0),
+        learned_shape(),
     )
+
+
+def learned_shape() -> Shape:
+    """Return the map that the DNS learner writes and the programs that judge look into; all others are one side's."""
+    key, value = fqdn_layout.LEARNED_KEY, fqdn_layout.LEARNED_VALUE
+    return Shape("fqdn_learned", syscalls.MapType.HASH, key.size, value.size, LEARNED, syscalls.F_NO_PREALLOC)
 
 
 class Maps:
@@ -86,41 +96,10 @@ class Maps:
         features.unlock_memory()
         for shape in shapes():
             if shape.name not in self._descriptors:
-                self._descriptors[shape.name] = self._open_or_create(shape)
+                self._descriptors[shape.name] = open_or_create(shape, self._directory)
         if self._config is None:
             self._config = mmap.mmap(self._descriptors["config"], mmap.PAGESIZE)
             self._words = memoryview(self._config).cast("I")
-
-    def _open_or_create(self, shape: Shape) -> int:
-        path = self._directory / shape.name
-        try:
-            descriptor = syscalls.open_pin(path)
-        except FileNotFoundError:
-            return self._create(shape, path)
-        except OSError as error:
-            raise errors.DatapathError(f"opening the pinned map {path}: {error.strerror}") from error
-        found = syscalls.map_info(descriptor)
-        expected = (shape.kind, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
-        if (found.type, found.key_size, found.value_size, found.max_entries, found.flags) != expected:
-            os.close(descriptor)
-            raise errors.DatapathError(f"{path} is not the map this version uses: uninstall the other version first")
-        return descriptor
-
-    def _create(self, shape: Shape, path: pathlib.Path) -> int:
-        try:
-            descriptor = syscalls.map_create(
-                kind=shape.kind,
-                key_size=shape.key_size,
-                value_size=shape.value_size,
-                max_entries=shape.max_entries,
-                flags=shape.flags,
-                name=f"nw_{shape.name}",
-            )
-            syscalls.pin(descriptor, path)
-        except OSError as error:
-            why = f"{error.strerror}{FORBIDDEN if error.errno == errno.EPERM else ''}"
-            raise errors.DatapathError(f"creating the map {path}: {why}") from error
-        return descriptor
 
     def close(self) -> None:
         """Let go of every descriptor; the pins stay."""
@@ -234,11 +213,45 @@ class Maps:
         return sum(layout.untold(value) for _, value in rows.dump(self.descriptor("verdict_rates")))
 
 
-def counters(descriptor: int) -> Mapping[str, int]:
-    """Return each counter of the map `counters`, summed over the CPUs, by its lower-case name. Raises OSError."""
+def open_or_create(shape: Shape, directory: pathlib.Path) -> int:
+    """Open the pin of a map, or make both. Raises DatapathError, also where the pin is another shape's."""
+    path = directory / shape.name
+    try:
+        descriptor = syscalls.open_pin(path)
+    except FileNotFoundError:
+        return _create(shape, path)
+    except OSError as error:
+        raise errors.DatapathError(f"opening the pinned map {path}: {error.strerror}") from error
+    found = syscalls.map_info(descriptor)
+    expected = (shape.kind, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
+    if (found.type, found.key_size, found.value_size, found.max_entries, found.flags) != expected:
+        os.close(descriptor)
+        raise errors.DatapathError(f"{path} is not the map this version uses: uninstall the other version first")
+    return descriptor
+
+
+def _create(shape: Shape, path: pathlib.Path) -> int:
+    try:
+        descriptor = syscalls.map_create(
+            kind=shape.kind,
+            key_size=shape.key_size,
+            value_size=shape.value_size,
+            max_entries=shape.max_entries,
+            flags=shape.flags,
+            name=f"nw_{shape.name}",
+        )
+        syscalls.pin(descriptor, path)
+    except OSError as error:
+        why = f"{error.strerror}{FORBIDDEN if error.errno == errno.EPERM else ''}"
+        raise errors.DatapathError(f"creating the map {path}: {why}") from error
+    return descriptor
+
+
+def counters(descriptor: int, kinds: type[enum.Enum] = layout.Counter) -> Mapping[str, int]:
+    """Return each counter of a map such as `counters`, summed over the CPUs, by its lower-case name. Raises OSError."""
     size = 8 * _possible_cpus()
     totals: dict[str, int] = {}
-    for counter in layout.Counter:
+    for counter in kinds:
         raw = rows.lookup(descriptor, struct.pack("=I", counter.value), size)
         totals[counter.name.lower()] = sum(struct.unpack(f"={size // 8}Q", raw)) if raw else 0
     return totals

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Iterator
 
 from agent import errors
-from agent.datapath.bpf import maps, syscalls
+from agent.datapath.bpf import fqdn_maps, maps, syscalls
 
 LIBRARY = "libbpf.so.1"
 LOG_BYTES = 1 << 22
@@ -88,10 +88,15 @@ def require_netfilter() -> None:
 
 
 def load(
-    path: pathlib.Path, *, kind: ProgramType, map_pins: pathlib.Path, program_pins: pathlib.Path
+    path: pathlib.Path,
+    *,
+    kind: ProgramType,
+    map_pins: pathlib.Path,
+    program_pins: pathlib.Path,
 ) -> tuple[str, ...]:
     """Load every program of the object `path` and pin each under its name; return the names.
 
+    An object keeps maps to itself that are none of a node's.
     Raises NotSupported without libbpf, ProgramRejected with the verifier's log. Whether the kernel knows netfilter
     programs is asked before (`require_netfilter`).
     """
@@ -129,12 +134,13 @@ def _opened(libbpf: _Libbpf, path: pathlib.Path) -> Iterator[ctypes.c_void_p]:
 
 def _use_pinned_maps(libbpf: _Libbpf, blueprint: ctypes.c_void_p, directory: pathlib.Path) -> None:
     """Point each map of the object at its pin; libbpf refuses a pin of another shape."""
-    capacities = {shape.name: shape.max_entries for shape in maps.shapes()}
+    capacities = {shape.name: shape.max_entries for shape in (*maps.shapes(), *fqdn_maps.shapes())}
     declared = libbpf.pointer_or_none("bpf_object__next_map", blueprint, None)
     while declared is not None:
         name = libbpf.text("bpf_map__name", declared)
-        libbpf.number("bpf_map__set_max_entries", declared, ctypes.c_uint32(capacities[name]))
-        libbpf.number("bpf_map__set_pin_path", declared, os.fsencode(directory / name))
+        if name in capacities:
+            libbpf.number("bpf_map__set_max_entries", declared, ctypes.c_uint32(capacities[name]))
+            libbpf.number("bpf_map__set_pin_path", declared, os.fsencode(directory / name))
         declared = libbpf.pointer_or_none("bpf_object__next_map", blueprint, declared)
 
 

@@ -59,7 +59,8 @@ def _where(info: syscalls.LinkInfo, cgroups: Mapping[int, str]) -> str:
             priority = struct.unpack("=i", struct.pack("=I", raw))[0]
             return f"netfilter {FAMILIES.get(family, family)} {HOOKS.get(hook, hook)} priority {priority}"
         case kind if kind == TCX_LINK:
-            return f"tc ingress of interface {info.ifindex}" if info.ifindex else "an interface that is gone"
+            side = "egress" if info.detail[1] == syscalls.AttachType.TCX_EGRESS else "ingress"
+            return f"tc {side} of interface {info.ifindex}" if info.ifindex else "an interface that is gone"
         case kind if kind == CGROUP_LINK:
             hook_name = syscalls.AttachType(info.detail[2]).name.removeprefix("CGROUP_").lower()
             return f"cgroup {cgroups.get(info.cgroup_id, 'that is gone')} {hook_name}"

@@ -86,6 +86,7 @@ class AttachType(enum.IntEnum):
     CGROUP_UDP6_SENDMSG = 15
     NETFILTER = 45
     TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,9 +275,9 @@ def link_netfilter(program: int, hook: NetfilterHook) -> int:
     return bpf(Command.LINK_CREATE, attr)[0]
 
 
-def link_tcx(program: int, ifindex: int) -> int:
-    """Attach to tc ingress of an interface, behind other programs (Linux 6.6)."""
-    return bpf(Command.LINK_CREATE, struct.pack("=4I", program, ifindex, AttachType.TCX_INGRESS, 0) + bytes(48))[0]
+def link_tcx(program: int, ifindex: int, attach: AttachType = AttachType.TCX_INGRESS) -> int:
+    """Attach to tc ingress or egress of an interface, behind other programs (Linux 6.6)."""
+    return bpf(Command.LINK_CREATE, struct.pack("=4I", program, ifindex, attach, 0) + bytes(48))[0]
 
 
 def link_update(link: int, program: int) -> None:

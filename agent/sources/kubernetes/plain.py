@@ -121,6 +121,7 @@ def _service(content: msgspec.Raw, shared: Shared) -> resources.Service:
         external_addresses=_addresses(one for one in outside if one != _HEADLESS),
         ports=tuple(dict.fromkeys(_service_port(one) for one in spec.ports or ())),
         selector=shared.labels(spec.selector) if spec.selector else None,
+        labels=shared.labels(read.metadata.labels),
     )
 
 

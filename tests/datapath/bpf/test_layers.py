@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.datapath.bpf import conntrack, socket_loader, syscalls
+from agent.datapath.bpf import conntrack, socket_loader, syscalls, tc
 from agent.datapath.bpf import datapath as datapath_
 from agent.model import net, verdict
 from tests.bpf import conftest, node, packets, states, traffic
@@ -108,7 +108,7 @@ def test_from_both_layers_to_the_socket_layer_nothing_is_out_of_force_until_pack
     both.apply(states.pods(home, egress={}))
     both.attach_links(states.sandboxes(home, ingress_ifindex=1))
     generation, links = both.tables().generation, _links(both)
-    assert any(name.startswith(datapath_.TC_PREFIX) for name in links)
+    assert any(name.startswith(tc.SOURCE.prefix) for name in links)
     both.close()
     after = _datapath(home, SOCKET)
     assert after.open().mode == datapath_.SOCKET_MODE

@@ -24,6 +24,11 @@ FOUR, SIX = ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("2001:db8::7
             plan.PolicyKey(7, 9, net.Direction.EGRESS, 132, 65535, 16),
             desired.Row(desired.Action.DENY, 0xFFFFFFFF),
         ),
+        (
+            plan.Table.POLICY,
+            plan.PolicyKey(7, 0xFFFFFFFF, net.Direction.EGRESS, 6, 443, 16),
+            desired.Row(desired.Action.ALLOW, 3, rank=0, passed=0xFFFE),
+        ),
         (plan.Table.SERVICE_CLASS, (5, 6), plan.ClassValue(desired.ServiceClass.ALL, 9)),
         (
             plan.Table.ENDPOINTS,
@@ -32,6 +37,17 @@ FOUR, SIX = ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("2001:db8::7
                 slots=(
                     None,
                     plan.EndpointSlot(ingress_set=0, egress_set=4, held=True, ingress_audit=5, egress_audit=6),
+                ),
+                ingress_ifindex=12,
+            ),
+        ),
+        (
+            plan.Table.ENDPOINTS,
+            1,
+            plan.EndpointValue(
+                slots=(
+                    plan.EndpointSlot(ingress_set=0, egress_set=4, held=False, egress_names=True),
+                    plan.EndpointSlot(ingress_set=0, egress_set=4, held=False, egress_audit_names=True),
                 ),
                 ingress_ifindex=12,
             ),
