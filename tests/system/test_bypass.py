@@ -35,7 +35,7 @@ CONNECTS = {
 }
 """They end with the handshake, so that a reset is told to the call itself."""
 FIGURES = pathlib.Path("build/figures")
-SELECTED = (engines.NFBPF_ROUTED, engines.NFBPF_BRIDGE, engines.PAIRWISE[2])
+SELECTED = (engines.NFBPF_ROUTED, engines.PAIRWISE[2])
 """Where the packet layer is iptables, a socket layer would only keep attacks from it."""
 Control = Callable[[plan.Topology], list[campaign.Shot]]
 
