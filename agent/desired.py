@@ -149,7 +149,8 @@ class DesiredState:
     frontends: Mapping[Frontend, int] = dataclasses.field(default_factory=dict)
     """Service frontend -> service number; frontends without endpoints are left out (kube-proxy refuses)."""
     classes: Mapping[tuple[int, int], tuple[ServiceClass, int]] = dataclasses.field(default_factory=dict)
-    """(egress policy set, service) -> class and, for ALL, the rule that allows the first backend."""
+    """(egress policy set, service) -> class, and the rule: for ALL, that which allows the first backend, for NONE, that
+    which denies every one; 0 where there is no such rule."""
     held_ranges: frozenset[net.Network] = frozenset()
     """Addresses in here that are no endpoint's are held: this node's pod ranges, in strict mode."""
     deny_mode: endpoint.DenyMode = endpoint.DenyMode.REJECT

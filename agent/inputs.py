@@ -61,7 +61,9 @@ def cluster(config: config_.Config, clock: clock_.Clock) -> Cluster | None:
     log = logs.logger("kubernetes")
 
     def tell(state: source.WatchState) -> None:
-        if state.connected:
+        if not state.served:
+            log.info("not served by this cluster; asked for again within a minute", resource=state.resource.value)
+        elif state.connected:
             log.info("connected", resource=state.resource.value)
         else:
             log.warning("not connected; the last policy stays", resource=state.resource.value, error=state.error)

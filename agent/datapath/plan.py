@@ -82,7 +82,7 @@ class PolicyKey(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClassValue:
-    """What a policy set allows of a service, and the rule that allows its first backend (0: none)."""
+    """What a policy set allows of a service, and by which rule (`DesiredState.classes`; 0: none)."""
 
     service_class: desired_.ServiceClass
     rule: int

@@ -356,7 +356,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "kubernetes_watch_connected",
         Kind.GAUGE,
-        "1 where a resource is being watched, else 0.",
+        "1 where a resource is being watched, or the cluster serves none of it, else 0.",
         ("resource",),
         _watches(lambda watch: watch.connected),
     ),

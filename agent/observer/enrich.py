@@ -161,7 +161,8 @@ def _verdict(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_un
     moment = past.at(event.generation)
     direction = net.Direction(event.direction)
     reason = verdict_.Reason(event.reason)
-    policy_set = past.policy_set(event.policy_set, moment) if reason in ISOLATION and event.policy_set else None
+    isolated = reason in ISOLATION and event.policy_set and not event.rule
+    policy_set = past.policy_set(event.policy_set, moment) if isolated else None
     source, destination = _ends(event, direction, moment)
     return verdict_.VerdictEvent(
         time_ns=event.time_ns + monotonic_to_unix_ns,

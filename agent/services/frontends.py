@@ -77,14 +77,16 @@ def build(
 def classify(
     backends: Sequence[Backend], judge: Callable[[Backend], desired.Row | None]
 ) -> tuple[desired.ServiceClass, int] | None:
-    """Class what `judge` says to all backends, with the rule that allows the first one; None: mixed.
+    """Class what `judge` says to all backends; None: mixed.
 
+    With ALL comes the rule that allows the first one, with NONE the rule that denies every one, 0 if no one rule does.
     `judge` returns the deciding row, or None for the default deny.
     """
     rows = [judge(backend) for backend in backends]
     allowing = [row for row in rows if row is not None and row.action is desired.Action.ALLOW]
     if not allowing:
-        return desired.ServiceClass.NONE, 0
+        rules = {row.rule if row is not None else 0 for row in rows}
+        return desired.ServiceClass.NONE, rules.pop() if len(rules) == 1 else 0
     if len(allowing) == len(rows):
         return desired.ServiceClass.ALL, allowing[0].rule
     return None

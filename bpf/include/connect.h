@@ -28,6 +28,7 @@ static __always_inline bool decide_service(struct decision *to, __u32 service)
 	if (!class)
 		return false;
 	if (class->class_ == NW_CLASS_NONE) {
+		to->rule = class->rule;
 		decide(to, NW_DROPPED, NW_SERVICE_DENIED);
 		return true;
 	}

@@ -9,6 +9,7 @@ import pytest
 from click import testing
 
 from agent.cli import main
+from tests.decode import samples
 from tests.support import served
 
 GOOD = """
@@ -87,6 +88,22 @@ def test_against_an_agent_it_says_what_is_new_and_whom_it_selects(files: pathlib
     assert result.exit_code == 0
     found = {one["policy"]["name"]: (one["in_force"], one["selects"]) for one in json.loads(result.output)["live"]}
     assert found == {"from-a": ("same", ["x/a"]), "new": ("new", ["x/a"]), "to-b": ("another", ["x/a"])}
+
+
+def test_whom_a_policy_of_no_namespace_selects_is_asked_of_the_namespaces(tmp_path: pathlib.Path) -> None:
+    """Rule D7."""
+    spaces = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "x"}}}
+    wide = samples.cluster_policy(subject=spaces)
+    other = {
+        **samples.cluster_policy(subject={"namespaces": {"matchLabels": {"team": "a"}}}),
+        "metadata": {"name": "o"},
+    }
+    documents = [wide, other, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}]
+    (tmp_path / "all.yaml").write_text("\n---\n".join(map(json.dumps, documents)))
+    with served.agent(tmp_path / "s", served.Node(served.enforcement())) as path:
+        result = run("-f", str(tmp_path / "all.yaml"), "--live", "--socket", str(path), "-o", "json")
+    found = {one["policy"]["name"]: (one["in_force"], one["selects"]) for one in json.loads(result.output)["live"]}
+    assert found == {"w": ("new", ["x/a", "x/b"]), "o": ("new", [])}
 
 
 def test_without_an_agent_only_the_live_part_fails(files: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pathlib
 import re
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from agent import config
+from agent.sources.kubernetes import api
 
 SHIPPED = pathlib.Path(__file__).parents[2] / "daemonset"
 LEAST = ["BPF", "PERFMON", "NET_ADMIN"]
@@ -48,6 +50,42 @@ def test_the_plain_files_are_made_from_what_is_there_now(name: str) -> None:
 def test_the_chart_grants_what_the_base_grants() -> None:
     [role] = [one for one in documents(SHIPPED / "base" / "rbac.yaml") if one["kind"] == "ClusterRole"]
     assert yaml.safe_load((SHIPPED / "helm" / "rules.yaml").read_text()) == role["rules"], "run daemonset/render"
+
+
+def custom() -> list[api.Resource]:
+    return [resource for resource in api.Resource if resource.custom]
+
+
+def test_every_custom_resource_that_is_read_has_a_definition() -> None:
+    assert sorted(path.stem for path in (SHIPPED / "crds").iterdir()) == sorted(one.value for one in custom())
+    for resource in custom():
+        [document] = documents(SHIPPED / "crds" / f"{resource.value}.yaml")
+        group, _, version = resource.api_version.partition("/")
+        spec = document["spec"]
+        assert document["metadata"]["name"] == f"{resource.value}.{group}"
+        assert (spec["group"], spec["names"]["plural"], spec["names"]["kind"]) == (group, resource.value, resource.kind)
+        assert spec["scope"] == ("Namespaced" if resource.namespaced else "Cluster")
+        assert [one["name"] for one in spec["versions"] if one["served"]] == [version]
+
+
+def objects_in(schema: object, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every object of a schema that lists its fields, or none."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object" and "additionalProperties" not in schema:
+            yield path, schema
+        for name, inner in schema.items():
+            yield from objects_in(inner, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("resource", custom())
+def test_no_definition_lets_the_server_drop_a_field_that_may_restrict(resource: api.Resource) -> None:
+    """Rules A50, E17: what is dropped cannot be refused in sight."""
+    [document] = documents(SHIPPED / "crds" / f"{resource.value}.yaml")
+    [version] = document["spec"]["versions"]
+    whole = version["schema"]["openAPIV3Schema"]
+    for name in ("spec", "specs"):
+        for path, schema in objects_in(whole["properties"].get(name), name):
+            assert schema.get("x-kubernetes-preserve-unknown-fields") is True, path
 
 
 def test_the_agent_is_not_privileged_and_has_the_least_capabilities() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from agent import clock
-from agent.sources.kubernetes import access, connection, reflector, source
-from tests.kube import control, following, proxy
+from agent.sources.kubernetes import access, api, connection, reflector, source
+from tests.kube import control, definitions, following, proxy
 
 ROOT = pathlib.Path(__file__).parents[2]
 NONE = 3
@@ -45,6 +45,10 @@ def assets() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def plane(assets: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[control.ControlPlane]:
     with control.ControlPlane(directory=tmp_path_factory.mktemp("plane"), assets=assets) as started:
+        with contextlib.closing(started.admin()) as client:
+            for resource in api.Resource:
+                if resource.custom:
+                    definitions.install(client, resource)
         yield started
 
 
@@ -94,8 +98,10 @@ def cluster(plane: control.ControlPlane) -> Iterator[Cluster]:
         client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
         yield Cluster(client, namespace)
         # Its namespace stays, since nothing here finishes the deletion of one; what is in it goes.
-        for path in ("/api/v1/%s/pods", "/api/v1/%s/services", "/apis/networking.k8s.io/v1/%s/networkpolicies"):
-            client.status("DELETE", path % f"namespaces/{namespace}", {"gracePeriodSeconds": 0})
+        for one in (api.Resource.PODS, api.Resource.SERVICES, *api.POLICIES):
+            root, _, plural = one.path.rpartition("/")
+            path = f"{root}/namespaces/{namespace}/{plural}" if one.namespaced else one.path
+            client.status("DELETE", path, {"gracePeriodSeconds": 0})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from agent import clock
+from agent import clock, snapshot
 from agent.model import net
 from agent.sources.kubernetes import access, api, backoff, connection, source
 from tests.kube import conftest, control, proxy
@@ -38,7 +38,21 @@ def test_changes_of_every_resource_arrive(follow: conftest.Follow, cluster: conf
     )
     cluster.client.post("/api/v1/nodes", {"metadata": {"name": namespace}, "spec": {"podCIDR": "10.0.0.0/24"}})
     cluster.client.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": {"team": "a"}}})
-    found = seen.until(lambda one: one.namespaces[namespace].labels.get("team") == "a").snapshot
+
+    def all_there(one: snapshot.Snapshot) -> bool:
+        """Tell whether the last change of every resource is in; each comes by a watch of its own."""
+        pod = one.pods.get((namespace, "p"))
+        return (
+            one.namespaces[namespace].labels.get("team") == "a"
+            and pod is not None
+            and bool(pod.addresses)
+            and any(ref.namespace == namespace for ref in one.policies)
+            and (namespace, "s") in one.services
+            and (namespace, "s-1") in one.endpoint_slices
+            and namespace in one.nodes
+        )
+
+    found = seen.until(all_there).snapshot
     pod = found.pods[namespace, "p"]
     assert [str(address) for address in pod.addresses] == ["10.0.0.1", "fd00::1"]
     assert (pod.ports[0].name, pod.ports[0].protocol) == ("http", net.Protocol.TCP)

@@ -57,6 +57,12 @@ def test_a_rule_that_decided_is_named_and_nothing_isolates_then(past: history.Hi
     assert event.isolating == ()
 
 
+def test_a_service_whose_backends_one_rule_denies_is_denied_by_that_rule(past: history.History) -> None:
+    """Rule D2."""
+    event = enriched(agents.Event(rule=9, reason=verdict.Reason.SERVICE_DENIED.value), past)
+    assert (event.rule, event.isolating) == (agents.RULE, ())
+
+
 def test_an_unbound_socket_has_its_pods_address_of_the_destinations_family(past: history.History) -> None:
     event = enriched(agents.Event(endpoint=1, direction=2, source=UNSPECIFIED, source_identity=0, layer=1), past)
     assert event.source.address == agents.CLIENT

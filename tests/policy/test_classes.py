@@ -32,7 +32,7 @@ def test_all_backends_allowed_names_the_rule_of_the_first() -> None:
 
 def test_no_backend_allowed() -> None:
     assert classes.classify([egress()], {9: (ONE, TWO)}) == {(5, 9): (NONE, 0)}
-    assert classes.classify([egress((300, 0, 0, 0, DENY))], {9: (ONE,)}) == {(5, 9): (NONE, 0)}
+    assert classes.classify([egress((300, 0, 0, 0, DENY))], {9: (ONE,)}) == {(5, 9): (NONE, 1)}
 
 
 def test_mixed_backends_have_no_row() -> None:
@@ -43,7 +43,7 @@ def test_the_rows_of_any_decide_by_port_and_an_identitys_own_come_first() -> Non
     everyone = (identity.ANY, 6, 80, 16, ALLOW)
     other = (frontends.Backend(302, 81, 6),)
     assert classes.classify([egress(everyone)], {9: (ONE, TWO), 10: other}) == {(5, 9): (ALL, 1), (5, 10): (NONE, 0)}
-    assert classes.classify([egress(everyone, (300, 0, 0, 0, DENY))], {9: (ONE,)}) == {(5, 9): (NONE, 0)}
+    assert classes.classify([egress(everyone, (300, 0, 0, 0, DENY))], {9: (ONE,)}) == {(5, 9): (NONE, 2)}
 
 
 def test_ingress_sets_have_no_say() -> None:

@@ -61,6 +61,17 @@ def test_a_policy_is_named_alone_where_only_one_has_the_name_and_with_its_kind_w
         naming.policy(NOW, "x/nothing")
 
 
+def test_a_policy_of_no_namespace_is_named_alone_or_with_its_kind() -> None:
+    wide = resources.NetworkPolicy(namespace="", name="to-b", kind="ClusterNetworkPolicy", tier=resources.Tier.ADMIN)
+    now = served.enforcement(wide)
+    assert naming.policy(now, "ClusterNetworkPolicy/to-b") == wide
+    assert naming.policy(now, "x/to-b").kind == "NetworkPolicy"
+    with pytest.raises(errors.InvalidInput, match=r"ClusterNetworkPolicy/to-b"):
+        naming.policy(now, "to-b")
+    assert naming.policy(served.enforcement(dataclasses.replace(wide, name="w")), "w").name == "w"
+    assert wide.ref.path == "ClusterNetworkPolicy/to-b"
+
+
 def test_of_many_names_an_error_lists_none_rather_than_pages() -> None:
     many = [resources.NetworkPolicy(namespace="x", name=f"p{number}") for number in range(100)]
     with pytest.raises(errors.NotFound) as raised:

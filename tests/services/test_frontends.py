@@ -163,3 +163,17 @@ def test_services_with_like_backends_are_one_number() -> None:
     found = build(SERVICE, second, POD)
     (number,) = set(found.frontends.values())
     assert [ref.name for ref in found.owners[number]] == ["s", "t"]
+
+
+def test_what_denies_every_backend_is_named_and_of_several_rules_none() -> None:
+    """Rule D2."""
+    none = desired.ServiceClass.NONE
+    backends = [frontends.Backend(1, 80, 6), frontends.Backend(2, 80, 6)]
+    deny = {number: desired.Row(desired.Action.DENY, number) for number in (3, 4)}
+    rows: list[tuple[desired.Row | None, desired.Row | None]]
+    rows = [(deny[3], deny[3]), (deny[3], deny[4]), (deny[3], None), (None, None)]
+    found = [
+        frontends.classify(backends, lambda backend, pair=pair: pair[backend.identity - 1])  # type: ignore[misc]
+        for pair in rows
+    ]
+    assert found == [(none, 3), (none, 0), (none, 0), (none, 0)]

@@ -164,6 +164,8 @@ def _at_service(dialled: Dialled, egress: Sequence[evaluator.Side]) -> Iterator[
         if sides and not any(side.allowed for side in sides):
             denied = _denied(dialled.flow, sides[0])
             reason, destination = verdict_.Reason.SERVICE_DENIED, str(dialled.service)
+            if len({side.rule for side in sides}) > 1:  # of several rules none is named
+                denied = dataclasses.replace(denied, rule=None, isolating=tuple(sorted(sides[0].isolating)))
             yield dataclasses.replace(denied, verdict=verdict, reason=reason, destination=destination)
             return
 

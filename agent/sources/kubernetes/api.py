@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Type:
+    api_version: str
+    kind: str
+    namespaced: bool = True
+    custom: bool = False
 
 
 class Resource(enum.Enum):
@@ -14,16 +23,28 @@ class Resource(enum.Enum):
     NETWORK_POLICIES = "networkpolicies"
     SERVICES = "services"
     ENDPOINT_SLICES = "endpointslices"
+    CILIUM_NETWORK_POLICIES = "ciliumnetworkpolicies"
+    CLUSTER_NETWORK_POLICIES = "clusternetworkpolicies"
 
     @property
     def api_version(self) -> str:
         """Return `v1`, or `group/version`."""
-        return _TYPES[self][0]
+        return _TYPES[self].api_version
 
     @property
     def kind(self) -> str:
         """Return the kind of one object."""
-        return _TYPES[self][1]
+        return _TYPES[self].kind
+
+    @property
+    def namespaced(self) -> bool:
+        """Tell whether its objects are in namespaces."""
+        return _TYPES[self].namespaced
+
+    @property
+    def custom(self) -> bool:
+        """Tell whether it is there only where its CustomResourceDefinition was installed."""
+        return _TYPES[self].custom
 
     @property
     def path(self) -> str:
@@ -33,10 +54,16 @@ class Resource(enum.Enum):
 
 
 _TYPES = {
-    Resource.PODS: ("v1", "Pod"),
-    Resource.NAMESPACES: ("v1", "Namespace"),
-    Resource.NODES: ("v1", "Node"),
-    Resource.NETWORK_POLICIES: ("networking.k8s.io/v1", "NetworkPolicy"),
-    Resource.SERVICES: ("v1", "Service"),
-    Resource.ENDPOINT_SLICES: ("discovery.k8s.io/v1", "EndpointSlice"),
+    Resource.PODS: _Type("v1", "Pod"),
+    Resource.NAMESPACES: _Type("v1", "Namespace", namespaced=False),
+    Resource.NODES: _Type("v1", "Node", namespaced=False),
+    Resource.NETWORK_POLICIES: _Type("networking.k8s.io/v1", "NetworkPolicy"),
+    Resource.SERVICES: _Type("v1", "Service"),
+    Resource.ENDPOINT_SLICES: _Type("discovery.k8s.io/v1", "EndpointSlice"),
+    Resource.CILIUM_NETWORK_POLICIES: _Type("cilium.io/v2", "CiliumNetworkPolicy", custom=True),
+    Resource.CLUSTER_NETWORK_POLICIES: _Type(
+        "policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", namespaced=False, custom=True
+    ),
 }
+POLICIES = (Resource.NETWORK_POLICIES, Resource.CILIUM_NETWORK_POLICIES, Resource.CLUSTER_NETWORK_POLICIES)
+"""What is enforced."""

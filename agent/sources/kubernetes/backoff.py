@@ -14,6 +14,9 @@ STEADY_S = 5.0
 """A watch that held for so long was no failure, whatever ended it: the next delay is the first again."""
 ASKED_MOST_S = 120.0
 """The longest Retry-After that is honoured."""
+ABSENT_S = 40.0
+"""How often it is asked whether a resource has come that the server did not serve; found within a minute."""
+ABSENT_SPREAD = 0.25
 
 
 def delay_s(failures: int, *, chance: float, asked_s: float = 0.0) -> float:
@@ -24,3 +27,8 @@ def delay_s(failures: int, *, chance: float, asked_s: float = 0.0) -> float:
     delay = min(MOST_S, FIRST_S * 2.0 ** min(failures - 1, 16)) * (1 - SPREAD + 2 * SPREAD * chance)
     # Spread upwards only: earlier than asked for would be refused again.
     return max(delay, min(asked_s, ASKED_MOST_S) * (1 + SPREAD * chance) if asked_s > 0 else 0.0)
+
+
+def absent_s(*, chance: float) -> float:
+    """Return the seconds to wait until it is asked again for a resource that is not served; `chance` as above."""
+    return ABSENT_S * (1 - ABSENT_SPREAD + 2 * ABSENT_SPREAD * chance)

@@ -35,6 +35,7 @@ _CHUNK_BYTES = 256 * 1024
 _ERROR_BYTES_MAX = 64 * 1024
 _OK = 200
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _GONE = (400, 410)
 """400 is what a version of another server gets."""
 _TOO_LARGE = "Too large resource version"
@@ -52,6 +53,10 @@ class Failed(Exception):  # noqa: N818 - states what became of the request; it e
 
 class Gone(Failed):
     """The version, or the continue token, is one the server does not have: list again from the beginning."""
+
+
+class NotServed(Failed):
+    """The server knows no such resource: its CustomResourceDefinition is not there."""
 
 
 class Idle(Failed):
@@ -207,6 +212,8 @@ def gone_or_failed(code: int, text: str, *, asked_s: float = 0.0) -> Failed:
     """Build the exception for a refusal, which came as a status or as an event of a watch."""
     if code in _GONE or _TOO_LARGE in text:
         return Gone(text)
+    if code == _NOT_FOUND:
+        return NotServed(text)
     return Failed(text, asked_s=asked_s)
 
 

@@ -34,6 +34,14 @@ class Listed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """The server does not serve this resource, so there are no objects of it."""
+
+    resource: api.Resource
+    unix_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
     """One object was added, changed or deleted."""
 
@@ -63,4 +71,4 @@ class Lost:
     unix_ns: int
 
 
-Delta: TypeAlias = Listed | Changed | Heard | Lost
+Delta: TypeAlias = Listed | Absent | Changed | Heard | Lost

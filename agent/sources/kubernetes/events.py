@@ -15,10 +15,12 @@ from urllib import parse
 import msgspec
 
 from agent import clock as clock_
-from agent.sources.kubernetes import access, connection, notices, wire
+from agent.sources.kubernetes import access, api, connection, notices, wire
 
 COMPONENT = "nodewall"
 REASON = "NotHonoured"
+CLUSTER_WIDE = "default"
+"""The namespace of Events about what has none; the API server takes no other."""
 CONNECT_S = 3.0
 READ_S = 5.0
 _ANSWER_BYTES_MAX = 64 * 1024
@@ -28,6 +30,7 @@ _CONFLICT = 409
 _UNAUTHORIZED = 401
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
+_API_VERSIONS = {one.kind: one.api_version for one in api.POLICIES}
 
 
 class Sender(Protocol):
@@ -128,16 +131,13 @@ class EventSender:
 def body(notice: notices.Notice, *, node: str, at: str) -> dict[str, object]:
     """Write an Event; `at` as `stamp` writes it."""
     policy = notice.policy
-    about = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": policy.kind,
-        "namespace": policy.namespace,
-        "name": policy.name,
-    }
+    about = {"apiVersion": _API_VERSIONS[policy.kind], "kind": policy.kind, "name": policy.name}
+    if policy.namespace:
+        about["namespace"] = policy.namespace
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": notice.name, "namespace": policy.namespace},
+        "metadata": {"name": notice.name, "namespace": policy.namespace or CLUSTER_WIDE},
         "involvedObject": about | ({"uid": notice.uid} if notice.uid else {}),
         "type": "Warning",
         "reason": REASON,
@@ -157,4 +157,4 @@ def stamp(unix_ns: int) -> str:
 
 
 def _path(notice: notices.Notice) -> str:
-    return f"/api/v1/namespaces/{parse.quote(notice.policy.namespace, safe='')}/events"
+    return f"/api/v1/namespaces/{parse.quote(notice.policy.namespace or CLUSTER_WIDE, safe='')}/events"

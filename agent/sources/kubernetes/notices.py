@@ -1,8 +1,8 @@
 """Which problems of policies this node tells the cluster of, and when: what becomes an Event, decided without I/O.
 
-A NetworkPolicy has no status; an Event is where its author looks (`kubectl describe`). The problem: every node of the
-cluster sees the same problems at the same time, problems last for weeks, Events for an hour, and somebody may write
-policies in a loop. The rules:
+A NetworkPolicy has no status, and that of other kinds is one for all nodes; an Event is where their authors look
+(`kubectl describe`). The problem: every node of the cluster sees the same problems at the same time, problems last for
+weeks, Events for an hour, and somebody may write policies in a loop. The rules:
 
 - Two nodes tell of a policy: the next ones on a ring of the digests of all nodes (consistent hashing). All nodes know
   the same nodes, so no word between them is needed; two, for the first may run no agent; and not the nodes whose pods
@@ -27,8 +27,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from agent.model import resources
+from agent.sources.kubernetes import api
 
-KIND = "NetworkPolicy"
+KINDS = frozenset(one.kind for one in api.POLICIES)
 TELLERS = 2
 REPEAT_S = 2400.0
 """Events are kept for an hour [kube-apiserver --event-ttl]."""
@@ -136,7 +137,7 @@ class Notices:
         for problem in problems:
             if len(present) >= REMEMBERED:
                 break
-            if problem.ref.kind == KIND and self._ring.tells(self._node, problem.ref):
+            if problem.ref.kind in KINDS and self._ring.tells(self._node, problem.ref):
                 uid = uids.get(problem.ref, "")
                 name = name_of(problem, uid)
                 present[name] = Notice(policy=problem.ref, uid=uid, name=name, message=message_of(problem), count=0)

@@ -3,8 +3,8 @@
 `decode` reads parsed documents of unknown shape and is right about each; for ten thousand pods that takes seconds and
 hundreds of megabytes. Here msgspec reads only the fields that are used, into structs (`plain`), and whatever those do
 not take as it stands (a wrong type, an odd address, an unknown phase) goes to `decode` whole. So there is one meaning,
-that of `decode`, and this module may only be faster. NetworkPolicies always go to `decode` whole: a field nobody reads
-could be the one that asks for less access.
+that of `decode`, and this module may only be faster. Policies of every kind always go to `decode` whole: a field nobody
+reads could be the one that asks for less access.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reader:
         return (head.namespace, head.name), deltas.Entry(head.resource_version, self._decoded(content))
 
     def _decoded(self, content: msgspec.Raw) -> decode.Decoded:
-        if self._resource is not api.Resource.NETWORK_POLICIES:
+        if self._resource not in api.POLICIES:
             found = self._plain(content)
             if found is not None:
                 return decode.Decoded(found)

@@ -235,4 +235,4 @@ READERS: Mapping[api.Resource, Callable[[msgspec.Raw, Shared], resources.Resourc
     api.Resource.SERVICES: _service,
     api.Resource.ENDPOINT_SLICES: _endpoint_slice,
 }
-"""NetworkPolicies are not here, ever: see `objects`."""
+"""Policies are not here, ever: see `objects`."""

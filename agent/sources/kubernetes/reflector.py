@@ -4,6 +4,10 @@
         ^                    |                  |
         +-- 410, or an answer that is not the API's ---+
 
+A custom resource that the server does not serve has no objects; it is asked for again at least once a minute. Where it
+was served, that has to be so for GONE_S: a server that is put back from a backup, or whose definitions are replaced,
+must not open for a moment what policies of this kind deny.
+
 A watch that ends, for whatever reason, is resumed from the last version that was told, bookmarks included, so that
 nothing is listed twice. Each request that failed, and each watch that ended before it was steady, makes the pause
 before the next one longer (`backoff`): this is the one loop of the agent that a broken server could drive. A fault of
@@ -15,6 +19,7 @@ Runs in a thread of its own, blocks only in `connection`, `pause` and a full inb
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
@@ -25,7 +30,21 @@ from agent.sources.kubernetes import api, backoff, connection, deltas, inbox, ob
 PAGE_LIMIT = 500
 """Objects a page; the agent's memory for a list is one page and what was decoded."""
 
-COUNTED = ("requests", "lists", "pages", "watches", "events", "bookmarks", "gone", "idle", "failures", "whole")
+GONE_S = 30.0
+"""So long a resource that was served must be missing before its objects count as gone."""
+COUNTED = (
+    "requests",
+    "lists",
+    "pages",
+    "watches",
+    "events",
+    "bookmarks",
+    "gone",
+    "idle",
+    "failures",
+    "absent",
+    "whole",
+)
 """What a reflector counts; `KubernetesSource.counters` says what each is."""
 
 
@@ -100,6 +119,10 @@ class Reflector:
         self._version: str | None = None
         self._began_ns: int | None = None
         """When the watch of this attempt began, nanoseconds of the monotonic clock; None: it did not."""
+        self._served = False
+        """Whether objects of it may be known."""
+        self._missing_ns: int | None = None
+        """Since when the server has been saying that it does not serve it, likewise; None: it has not."""
         self._counters: collections.Counter[str] = collections.Counter()
 
     @property
@@ -120,6 +143,10 @@ class Reflector:
             failure, held_s = self._attempt()
             if self._pause.stopped:
                 return
+            if isinstance(failure, connection.NotServed) and self._resource.custom and not self._served:
+                failures = 0
+                self._pause.wait(backoff.absent_s(chance=self._chance()), firm=True)
+                continue
             steady = held_s >= backoff.STEADY_S
             if steady and (failure is None or isinstance(failure, connection.Idle)):
                 failures = 0
@@ -150,9 +177,31 @@ class Reflector:
         except Exception as error:  # noqa: BLE001 - a thread must not end in silence, with its last state for ever
             failure, self._version = connection.Failed(f"{type(error).__name__}: {error}"), None
         if failure is not None and not self._pause.stopped:
-            self._counters["failures"] += 1
-            self._tell_lost(failure)
+            self._note(failure)
         return failure, (self._clock.monotonic_ns() - self._began_ns) / 1e9 if self._began_ns is not None else 0.0
+
+    def _note(self, failure: connection.Failed) -> None:
+        """Count and tell a failure; that a custom resource is not served is none."""
+        if isinstance(failure, connection.NotServed):
+            self._version = None
+            if self._believes_missing():
+                return
+        else:
+            self._missing_ns = None
+        self._counters["failures"] += 1
+        self._tell_lost(failure)
+
+    def _believes_missing(self) -> bool:
+        """Tell that there are no objects, if that is what it means that the resource is not served."""
+        now_ns = self._clock.monotonic_ns()
+        self._missing_ns = now_ns if self._missing_ns is None else self._missing_ns
+        if not self._resource.custom or (self._served and now_ns - self._missing_ns < GONE_S * 1e9):
+            return False
+        self._counters["absent"] += 1
+        self._served = False
+        with contextlib.suppress(inbox.Closed):
+            self._put(deltas.Absent(resource=self._resource, unix_ns=self._clock.unix_ns()))
+        return True
 
     def _tell_lost(self, failure: connection.Failed) -> None:
         try:
@@ -179,6 +228,7 @@ class Reflector:
                 break
             if self._pause.stopped:
                 raise inbox.Closed
+        self._served, self._missing_ns = True, None
         self._put(
             deltas.Listed(resource=self._resource, version=version, entries=entries, unix_ns=self._clock.unix_ns())
         )

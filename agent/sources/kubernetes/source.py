@@ -37,13 +37,16 @@ class WatchState:
 
     resource: api.Resource
     synced: bool = False
-    """The first list is in."""
+    """The first list is in, or there is none."""
+    served: bool = True
+    """Whether the server serves it; custom resources come and go with their definitions."""
     connected: bool = False
     """It answered the last request: a list, or the watch that is under way."""
     since_unix_ns: int
     """Since when it is connected, or is not."""
     heard_unix_ns: int = 0
-    """When the server last said something: the age of what we know. Quiet watches get a bookmark a minute."""
+    """When the server last said something: the age of what we know. Quiet watches get a bookmark a minute, what is not
+    served is asked for as often."""
     error: str = ""
     """Why the last request failed; "" while connected."""
 
@@ -73,7 +76,8 @@ class KubernetesSource:
     ) -> None:
         """Ask nothing yet; a watch that is silent for `idle_s` is opened anew.
 
-        `told` is called on the event loop when a resource is connected, is lost, or fails for another reason.
+        `told` is called on the event loop when a resource is connected, is lost, fails for another reason, or is found
+        to be served, or not to be.
         """
         self._access = access
         self._clock = clock
@@ -104,13 +108,14 @@ class KubernetesSource:
         """Return what happened so far, by what and resource; every number only grows.
 
         requests (each GET), lists, relists, pages, watches, reconnects, events, bookmarks, gone (410), idle (watches
-        that fell silent), failures, whole (objects that were not plain), waits (resource "": for room in the inbox).
+        that fell silent), failures, absent (lists of what is not served), whole (objects that were not plain), waits
+        (resource "": for room in the inbox).
         """
         found = {("waits", ""): self._inbox.waits if self._inbox is not None else 0}
         for resource, follower in itertools.zip_longest(self._resources, self._followers):
             counted = follower.follows.counters if follower is not None else {}
             found |= {(name, resource.value): counted.get(name, 0) for name in reflector.COUNTED}
-            found["relists", resource.value] = max(0, counted.get("lists", 0) - 1)
+            found["relists", resource.value] = max(0, counted.get("lists", 0) - counted.get("absent", 0) - 1)
             found["reconnects", resource.value] = max(0, self._connects[resource] - 1)
         return found
 
@@ -185,7 +190,7 @@ class KubernetesSource:
                 # The server is back: let the others ask at once.
                 for follower in self._followers:
                     follower.pause.hurry()
-            if (new.connected, new.error) != (old.connected, old.error):
+            if (new.connected, new.served, new.error) != (old.connected, old.served, old.error):
                 self._told(new)
 
     async def _stop(self) -> None:
@@ -204,16 +209,17 @@ def _stands(old: WatchState, delta: deltas.Delta) -> WatchState:
         case deltas.Lost():
             since = delta.unix_ns if old.connected else old.since_unix_ns
             return dataclasses.replace(old, connected=False, since_unix_ns=since, error=delta.reason)
-        case deltas.Listed() | deltas.Changed() | deltas.Heard():
-            since = old.since_unix_ns if old.connected else delta.unix_ns
-            return dataclasses.replace(
-                old,
-                synced=old.synced or isinstance(delta, deltas.Listed),
-                connected=True,
-                since_unix_ns=since,
-                heard_unix_ns=delta.unix_ns,
-                error="",
-            )
+        case deltas.Listed():
+            return dataclasses.replace(_heard(old, delta.unix_ns), synced=True, served=True)
+        case deltas.Absent():
+            return dataclasses.replace(_heard(old, delta.unix_ns), synced=True, served=False)
+        case deltas.Changed() | deltas.Heard():
+            return _heard(old, delta.unix_ns)
+
+
+def _heard(old: WatchState, unix_ns: int) -> WatchState:
+    since = old.since_unix_ns if old.connected else unix_ns
+    return dataclasses.replace(old, connected=True, since_unix_ns=since, heard_unix_ns=unix_ns, error="")
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

@@ -30,5 +30,9 @@ def test_what_the_server_asks_for_is_the_least() -> None:
     assert backoff.delay_s(20, chance=0.5, asked_s=1.0) == backoff.MOST_S
 
 
+def test_what_is_not_served_is_asked_for_at_least_once_a_minute() -> None:
+    assert [backoff.absent_s(chance=chance) for chance in (0.0, 0.5, 1.0)] == [30.0, 40.0, 50.0]
+
+
 def test_what_the_server_asks_for_has_a_limit() -> None:
     assert backoff.delay_s(1, chance=0.0, asked_s=1e9) == backoff.ASKED_MOST_S

@@ -67,6 +67,14 @@ def test_a_version_or_token_the_server_does_not_have_is_gone(code: int) -> None:
             pass
 
 
+def test_a_resource_the_server_does_not_know_is_not_served() -> None:
+    with status(404) as between, connected(between) as (made, _):
+        with pytest.raises(connection.NotServed):
+            made.page(limit=1, continue_="")
+        with pytest.raises(connection.NotServed), made.watch(version="1"):
+            pass
+
+
 def test_retry_after_is_read() -> None:
     with status(429, **{"Retry-After": "7"}) as between, connected(between) as (made, _):
         with pytest.raises(connection.Failed) as raised:

@@ -76,6 +76,27 @@ def test_a_problem_becomes_an_event_about_the_policy() -> None:
     assert body["firstTimestamp"] == body["lastTimestamp"] == "2023-11-14T22:13:21Z"
 
 
+@pytest.mark.parametrize(
+    ("ref", "version", "namespace"),
+    [
+        (resources.ObjectRef("CiliumNetworkPolicy", "x", "p"), "cilium.io/v2", "x"),
+        (resources.ObjectRef("ClusterNetworkPolicy", "", "p"), "policy.networking.k8s.io/v1alpha2", "default"),
+    ],
+)
+def test_an_event_names_the_api_of_its_policy_and_one_about_no_namespace_is_in_default(
+    ref: resources.ObjectRef, version: str, namespace: str
+) -> None:
+    server = Server([(409, {}), (200, {"count": 2})])
+    assert sent(server, dataclasses.replace(NOTICE, policy=ref)) == 2
+    (_, url, body), (_, patched, _) = server.requests
+    assert url == f"https://api/api/v1/namespaces/{namespace}/events"
+    assert patched == f"{url}/p.12ab"
+    about = body["involvedObject"]
+    assert isinstance(about, dict)
+    assert (about["apiVersion"], about["kind"], about.get("namespace", "")) == (version, ref.kind, ref.namespace)
+    assert body["metadata"] == {"name": "p.12ab", "namespace": namespace}
+
+
 def test_one_that_another_node_or_an_earlier_agent_created_is_freshened_and_its_count_learned() -> None:
     server = Server([(409, {"reason": "AlreadyExists"}), (200, {"count": 4})])
     assert sent(server) == 4

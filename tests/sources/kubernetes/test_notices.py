@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from agent.model import resources
-from agent.sources.kubernetes import notices
+from agent.sources.kubernetes import api, notices
 
 NODES = tuple(f"n{number}" for number in range(50))
 POLICY = resources.ObjectRef("NetworkPolicy", "x", "p")
@@ -51,6 +51,13 @@ def test_a_problem_of_a_policy_is_told_with_its_path_reason_and_uid() -> None:
     assert (notice.policy, notice.uid, notice.count) == (POLICY, "u", 0)
     assert notice.message == "spec.ingress[0]: is odd; write something else"
     assert notice.name.startswith("p.")
+
+
+@pytest.mark.parametrize("kind", [one.kind for one in api.POLICIES])
+def test_problems_of_every_kind_of_policy_are_told(kind: str) -> None:
+    node = Node()
+    node.see(resources.Problem(resources.ObjectRef(kind, "x", "p"), "spec", "is odd"))
+    assert [notice.policy.kind for notice in node.send()] == [kind]
 
 
 def test_problems_of_other_objects_are_not_told() -> None:

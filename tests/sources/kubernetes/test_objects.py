@@ -26,7 +26,7 @@ HOSTILE: tuple[object, ...] = (
 ROUNDS = 300
 META = ("metadata",)
 """It would be no object of the API; one thing wrong in it at a time is tried above."""
-FAST = [resource for resource in api.Resource if resource is not api.Resource.NETWORK_POLICIES]
+FAST = [resource for resource in api.Resource if resource not in api.POLICIES]
 
 
 def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -58,6 +58,10 @@ SAMPLES = {
     api.Resource.SERVICES: samples.service(),
     api.Resource.ENDPOINT_SLICES: samples.endpoint_slice(),
     api.Resource.NETWORK_POLICIES: samples.full_policy(),
+    api.Resource.CILIUM_NETWORK_POLICIES: samples.cilium_policy(ingress=[{"fromEndpoints": [{}]}]),
+    api.Resource.CLUSTER_NETWORK_POLICIES: samples.cluster_policy(
+        ingress=[{"action": "Deny", "from": [{"namespaces": {}}]}]
+    ),
 }
 
 
@@ -108,11 +112,13 @@ def test_objects_wrong_in_several_places_are_read_alike(resource: api.Resource) 
         assert_same(resource, reader, document)
 
 
-def test_items_of_a_list_say_no_kind_and_are_read_as_what_was_asked_for() -> None:
-    document = sample(api.Resource.NETWORK_POLICIES)
+@pytest.mark.parametrize("resource", api.POLICIES)
+def test_items_of_a_list_say_no_kind_and_are_read_as_what_was_asked_for(resource: api.Resource) -> None:
+    document = sample(resource)
     del document["apiVersion"], document["kind"]
-    _, entry = objects.Reader(api.Resource.NETWORK_POLICIES).read(msgspec.Raw(json.dumps(document).encode()))
+    _, entry = objects.Reader(resource).read(msgspec.Raw(json.dumps(document).encode()))
     assert isinstance(entry.decoded.resource, resources.NetworkPolicy)
+    assert entry.decoded.resource.kind == resource.kind
     assert entry.decoded.problems == ()
 
 

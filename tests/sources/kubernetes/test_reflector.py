@@ -174,6 +174,52 @@ def test_a_fault_of_our_own_does_not_end_the_thread(monkeypatch: pytest.MonkeyPa
     assert run.lost[0] == "KeyError: 'a mistake'"
 
 
+CUSTOM = api.Resource.CILIUM_NETWORK_POLICIES
+MISSING = connection.NotServed("404 : 404 page not found")
+
+
+def absences(run: scripted.Run) -> list[type]:
+    """Return what was told of there being objects or none, in order."""
+    return [type(one) for one in run.told if isinstance(one, deltas.Listed | deltas.Absent)]
+
+
+def test_a_custom_resource_that_is_not_served_has_no_objects_and_is_asked_for_again_within_a_minute() -> None:
+    run = scripted.Run(pages=[MISSING, MISSING, LIST], resource=CUSTOM)
+    assert run.asked == ["list", "list", "list"]
+    assert absences(run) == [deltas.Absent, deltas.Absent, deltas.Listed]
+    assert run.waits == [backoff.ABSENT_S, backoff.ABSENT_S]
+    assert run.lost == []
+    assert run.reflector.counters["absent"] == 2
+    assert "failures" not in run.reflector.counters
+
+
+def test_waiting_for_a_custom_resource_is_not_cut_short_by_others_that_connect() -> None:
+    assert scripted.Run(pages=[MISSING], resource=CUSTOM).firm
+
+
+def test_a_resource_of_the_api_itself_is_never_taken_for_absent() -> None:
+    run = scripted.Run(pages=[MISSING] * 3)
+    assert absences(run) == []
+    assert run.waits == pytest.approx([0.2, 0.4, 0.8])
+    assert len(run.lost) == 3
+
+
+def test_objects_of_a_definition_that_is_deleted_are_gone_only_when_it_has_been_missing_for_long() -> None:
+    """What they deny must not be open for the moment in which a definition is replaced."""
+    run = scripted.Run(pages=[LIST, *[MISSING] * 8, LIST], watches=[[STEADY], MISSING], resource=CUSTOM)
+    assert absences(run) == [deltas.Listed, deltas.Absent, deltas.Listed]
+    assert sum(run.waits[:-1]) > reflector.GONE_S > sum(run.waits[:-2])
+    assert run.waits[-1] == backoff.ABSENT_S
+
+
+@pytest.mark.parametrize("between", [[LIST], [connection.Failed("refused"), MISSING]])
+def test_only_what_is_missing_all_the_while_counts_as_gone(between: list[scripted.Answer]) -> None:
+    pages = [LIST, *[MISSING] * 7, *between]
+    run = scripted.Run(pages=pages, watches=[[STEADY], MISSING, MISSING], resource=CUSTOM)
+    assert sum(run.waits) > reflector.GONE_S
+    assert deltas.Absent not in absences(run)
+
+
 def test_the_connection_is_given_back_at_the_end() -> None:
     assert scripted.Run(pages=[LIST]).connection.closed
 
@@ -211,3 +257,7 @@ def test_only_a_pause_that_is_not_firm_is_hurried() -> None:
 def test_the_paths_are_the_apis() -> None:
     assert api.Resource.PODS.path == "/api/v1/pods"
     assert api.Resource.NETWORK_POLICIES.path == "/apis/networking.k8s.io/v1/networkpolicies"
+    assert api.Resource.CILIUM_NETWORK_POLICIES.path == "/apis/cilium.io/v2/ciliumnetworkpolicies"
+    assert (
+        api.Resource.CLUSTER_NETWORK_POLICIES.path == "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"
+    )

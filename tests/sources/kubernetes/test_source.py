@@ -10,9 +10,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import pytest
+
 from agent import clock
 from agent.sources import manifests
 from agent.sources.kubernetes import api, backoff, connection, source
+from tests.decode import samples
 from tests.sources.kubernetes import scripted, server
 
 LIMIT_S = 20
@@ -25,6 +28,8 @@ class Cluster:
         """Start with everything working."""
         self.refused: set[str] = set()
         """Resources whose requests are refused."""
+        self.absent: set[str] = set()
+        """Resources that are not served."""
         self.watching: dict[str, server.Request] = {}
         self.opening = threading.Event()
         """Watches are answered."""
@@ -34,6 +39,8 @@ class Cluster:
         resource = request.path.partition("?")[0].rpartition("/")[2]
         if resource in self.refused:
             request.say(b'{"reason":"Forbidden"}', status=403)
+        elif resource in self.absent:
+            request.say(b"404 page not found\n", status=404)
         elif "watch" in request.query:
             self.opening.wait(LIMIT_S)
             request.begin()
@@ -134,6 +141,36 @@ def test_a_resource_that_is_refused_holds_everything_back_and_is_named() -> None
 
     told = run(test)
     assert [state.error for state in told if state.error] == ["403 Forbidden: "]
+
+
+def test_a_custom_resource_that_is_not_served_holds_nothing_back_and_is_found_when_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backoff, "ABSENT_S", 0.1)
+    policies = api.Resource.CLUSTER_NETWORK_POLICIES
+
+    async def test(
+        updates: AsyncGenerator[manifests.Update, None], made: source.KubernetesSource, cluster: Cluster
+    ) -> None:
+        cluster.absent.add(policies.value)
+        first = await anext(updates)
+        assert policies.value not in first.digest
+        (absent,) = [state for state in made.states if not state.served]
+        assert (absent.resource, absent.synced, absent.connected, absent.error) == (policies, True, True, "")
+        following = asyncio.ensure_future(anext(updates))
+        await eventually(lambda: made.lost_unix_ns is None and made.counters["absent", policies.value] > 2)
+        assert made.counters["relists", policies.value] == 0
+        assert made.counters["failures", policies.value] == 0
+        cluster.absent.clear()
+        await eventually(lambda: policies.value in cluster.watching)
+        await eventually(lambda: all(state.served for state in made.states))
+        document = {**samples.cluster_policy(), "metadata": {"name": "w", "resourceVersion": "6"}}
+        cluster.say(policies, scripted.event("ADDED", document))
+        second = await following
+        assert [str(ref) for ref in second.snapshot.policies] == ["ClusterNetworkPolicy w"]
+
+    told = run(test)
+    assert [state.served for state in told if state.resource is policies] == [False, True]
 
 
 def test_a_watch_that_breaks_keeps_the_state_and_says_since_when() -> None:

@@ -13,7 +13,6 @@ from agent.model import labels, net, resources
 from agent.sources.kubernetes import api, deltas, store
 
 NAMES = ("a", "b", "c")
-SCOPED = (api.Resource.NAMESPACES, api.Resource.NODES)
 
 
 def made(resource: api.Resource, key: deltas.Key, version: int) -> deltas.Entry:
@@ -31,13 +30,13 @@ def made(resource: api.Resource, key: deltas.Key, version: int) -> deltas.Entry:
             found = resources.Namespace(name=name, labels=pairs)
         case api.Resource.NODES:
             found = resources.Node(name=name)
-        case api.Resource.NETWORK_POLICIES:
-            isolated = frozenset(net.Direction) if version % 3 else frozenset({net.Direction.INGRESS})
-            found = resources.NetworkPolicy(namespace=namespace, name=name, directions=isolated)
         case api.Resource.SERVICES:
             found = resources.Service(namespace=namespace, name=name, selector=pairs)
         case api.Resource.ENDPOINT_SLICES:
             found = resources.EndpointSlice(namespace=namespace, name=name, service=str(version % 3))
+        case _:
+            isolated = frozenset(net.Direction) if version % 3 else frozenset({net.Direction.INGRESS})
+            found = resources.NetworkPolicy(namespace=namespace, name=name, kind=resource.kind, directions=isolated)
     problems = (resources.Problem(ref, "spec", "is odd"),) if version % 7 == 6 else ()
     return deltas.Entry(str(version), decode.Decoded(found, problems))
 
@@ -54,10 +53,10 @@ class Step:
 
 def steps() -> strategies.SearchStrategy[list[Step]]:
     def step(resource: api.Resource, namespace: str, name: str, version: int, kind: str) -> Step:
-        return Step(resource, ("" if resource in SCOPED else namespace, name), version, kind)
+        return Step(resource, (namespace if resource.namespaced else "", name), version, kind)
 
     names = strategies.sampled_from(NAMES)
-    kinds = strategies.sampled_from(("put", "put", "put", "delete", "list", "lost", "heard"))
+    kinds = strategies.sampled_from(("put", "put", "put", "delete", "list", "lost", "heard", "absent"))
     return strategies.lists(
         strategies.builds(step, strategies.sampled_from(api.Resource), names, names, strategies.integers(0, 40), kinds),
         max_size=40,
@@ -87,6 +86,9 @@ def told(said: Iterable[Step]) -> tuple[list[deltas.Delta], dict[api.Resource, d
                 news.append(deltas.Listed(resource=one.resource, version=version, entries=dict(objects), unix_ns=0))
             case "lost":
                 news.append(deltas.Lost(resource=one.resource, reason="x", unix_ns=0))
+            case "absent":
+                objects.clear()
+                news.append(deltas.Absent(resource=one.resource, unix_ns=0))
             case _:
                 news.append(deltas.Heard(resource=one.resource, version=version, unix_ns=0))
     return news, there
@@ -174,9 +176,29 @@ def test_an_object_that_is_mended_loses_its_problem() -> None:
     assert mended.snapshot.problems == ()
 
 
+def test_a_resource_that_is_not_served_is_in_and_has_no_objects_and_no_version() -> None:
+    policies = api.Resource.CILIUM_NETWORK_POLICIES
+    absent = deltas.Absent(resource=policies, unix_ns=0)
+    known = store.after(store.Store(), [absent if one is policies else listed(one) for one in api.Resource])
+    assert known.synced()
+    assert policies.value not in known.digest
+    assert store.after(known, [absent]).snapshot is known.snapshot
+    served = store.after(known, [listed(policies, "p")])
+    assert [str(ref) for ref in served.snapshot.policies] == ["CiliumNetworkPolicy x/p"]
+    assert store.after(served, [absent]).snapshot == known.snapshot
+
+
+def test_policies_of_every_kind_may_have_one_name() -> None:
+    known = store.after(store.Store(), [listed(one, "p") for one in api.POLICIES])
+    assert [ref.kind for ref in known.snapshot.policies] == sorted(one.kind for one in api.POLICIES)
+
+
 def test_the_digest_says_up_to_which_version_each_resource_is_known() -> None:
     known = store.after(synced(), [changed(12), deltas.Lost(resource=api.Resource.NODES, reason="x", unix_ns=0)])
-    assert known.digest.split(",")[1:] == [
+    assert known.digest.split(",") == [
+        "ciliumnetworkpolicies@1",
+        "clusternetworkpolicies@1",
+        "endpointslices@1",
         "namespaces@1",
         "networkpolicies@1",
         "nodes@1",
