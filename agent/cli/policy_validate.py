@@ -16,7 +16,7 @@ import click
 from agent import errors, snapshot
 from agent.cli import connection, manifest_files, output
 from agent.model import endpoint, resources
-from agent.policy import compiler, matching, words
+from agent.policy import compiler, matching, names, words
 from agent.rpc import client, details
 from agent.sources import manifests
 
@@ -75,7 +75,8 @@ def check(paths: Sequence[pathlib.Path]) -> Checked:
     compiled = compiler.compile_node(
         loaded, endpoint.NodeView(name=_node(loaded), hold_mode=endpoint.HoldMode.PERMISSIVE)
     )
-    return Checked(snapshot=loaded, problems=tuple(dict.fromkeys((*problems, *loaded.problems, *compiled.problems))))
+    found = (*problems, *loaded.problems, *compiled.problems, *names.check(loaded.policies.values()))
+    return Checked(snapshot=loaded, problems=tuple(dict.fromkeys(found)))
 
 
 def _node(loaded: snapshot.Snapshot) -> str:

@@ -15,12 +15,10 @@ from typing import TypeAlias
 
 from agent.fqdn import classes
 from agent.model import fqdn, net, resources
-from agent.policy import sets, tiers
+from agent.policy import sets
 
 Classify: TypeAlias = Callable[[Iterable[Iterable[fqdn.NamePattern]]], classes.Classes]
 """`classes.build`, or what remembers its last answer."""
-_Place: TypeAlias = tuple[resources.ObjectRef, int]
-"""A policy, and which of its egress rules."""
 _NOT_LEARNED = "domain names are not enforced on this node; what it allows by name is denied"
 _TOO_MANY_RULES = (
     f"where more than {sets.RULES_MAX} rules select a pod, what any of them allows it by name is denied; write fewer"
@@ -35,42 +33,74 @@ class Names:
     problems: tuple[resources.Problem, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rule:
+    """An egress rule that allows by name."""
+
+    policy: resources.ObjectRef
+    path: str
+    """Where the names stand, in the API's spelling."""
+    patterns: frozenset[fqdn.NamePattern]
+
+    def problem(self, reason: str) -> resources.Problem:
+        return resources.Problem(self.policy, self.path, reason)
+
+
 def find(selections: Iterable[sets.Selection], classify: Classify, *, learns: bool) -> Names:
     """Find the classes of the names that `selections` allow; `learns` is whether the datapath learns any."""
-    named: dict[_Place, tuple[tiers.Policy, tiers.Rule]] = {}
-    unranked: set[_Place] = set()
+    rules: set[_Rule] = set()
+    unranked: set[_Rule] = set()
     for selection in selections:
-        found = dict(_by_name(selection))
-        named |= found
+        found = set(_by_name(selection))
+        rules |= found
         if found and not sets.can_rank(selection):
-            unranked |= found.keys()
-    if not named:
+            unranked |= found
+    if not rules:
         return Names()
     if not learns:
-        return Names(problems=tuple(sorted(_problem(policy, rule, _NOT_LEARNED) for policy, rule in named.values())))
-    groups: defaultdict[resources.ObjectRef, set[fqdn.NamePattern]] = defaultdict(set)
-    for policy, rule in named.values():
-        groups[policy.ref].update(sets.patterns(rule))
-    known = classify(groups.values())
-    problems = [_problem(*named[place], _TOO_MANY_RULES) for place in unranked]
-    for policy, rule in named.values():
-        problems += _refused(policy, rule, known)
+        return Names(problems=tuple(sorted(rule.problem(_NOT_LEARNED) for rule in rules)))
+    known = classify(_groups(rules))
+    problems = (*(rule.problem(_TOO_MANY_RULES) for rule in unranked), *_refused(rules, known))
     return Names(classes=known, problems=tuple(sorted(problems)))
 
 
-def _by_name(selection: sets.Selection) -> Iterator[tuple[_Place, tuple[tiers.Policy, tiers.Rule]]]:
+def check(policies: Iterable[resources.NetworkPolicy]) -> tuple[resources.Problem, ...]:
+    """Say what of the names of `policies` cannot be honoured by a node that has pods of all of them."""
+    rules = {
+        _rule(policy.ref, index, patterns, own=policy.subject_namespaces is None)
+        for policy in policies
+        for index, rule in enumerate(policy.egress)
+        if (patterns := _patterns(rule))
+    }
+    return tuple(sorted(_refused(rules, classes.build(_groups(rules)))))
+
+
+def _by_name(selection: sets.Selection) -> Iterator[_Rule]:
     """Yield the rules of a selection that allow by name; those of ingress never do."""
     if selection.direction is net.Direction.EGRESS:
         for policy, rule in selection.rules():
-            if sets.patterns(rule):
-                yield (policy.ref, rule.index), (policy, rule)
+            if patterns := sets.patterns(rule):
+                yield _rule(policy.ref, rule.index, patterns, own=policy.namespaces is None)
 
 
-def _refused(policy: tiers.Policy, rule: tiers.Rule, known: classes.Classes) -> Iterator[resources.Problem]:
-    for pattern in sorted(sets.patterns(rule) & known.refused.keys()):
-        yield _problem(policy, rule, f"{pattern} matches no name: {known.refused[pattern]}")
+def _rule(policy: resources.ObjectRef, index: int, patterns: frozenset[fqdn.NamePattern], *, own: bool) -> _Rule:
+    """Name a rule; `own` policies select pods of their own namespace, as Cilium's do."""
+    return _Rule(policy, f"spec.egress[{index}].{'toFQDNs' if own else 'to'}", patterns)
 
 
-def _problem(policy: tiers.Policy, rule: tiers.Rule, reason: str) -> resources.Problem:
-    field = "toFQDNs" if policy.namespaces is None else "to"
-    return resources.Problem(policy.ref, f"spec.egress[{rule.index}].{field}", reason)
+def _patterns(rule: resources.PolicyRule) -> frozenset[fqdn.NamePattern]:
+    named = (peer for peer in rule.peers or () if isinstance(peer, resources.NamesPeer))
+    return frozenset(pattern for peer in named for pattern in peer.patterns)
+
+
+def _groups(rules: Iterable[_Rule]) -> Iterable[Iterable[fqdn.NamePattern]]:
+    groups: defaultdict[resources.ObjectRef, set[fqdn.NamePattern]] = defaultdict(set)
+    for rule in rules:
+        groups[rule.policy].update(rule.patterns)
+    return groups.values()
+
+
+def _refused(rules: Iterable[_Rule], known: classes.Classes) -> Iterator[resources.Problem]:
+    for rule in rules:
+        for pattern in rule.patterns & known.refused.keys():
+            yield rule.problem(f"{pattern} matches no name: {known.refused[pattern]}")

@@ -106,5 +106,18 @@ def test_whom_a_policy_of_no_namespace_selects_is_asked_of_the_namespaces(tmp_pa
     assert found == {"w": ("new", ["x/a", "x/b"]), "o": ("new", [])}
 
 
+def test_names_that_no_node_can_match_are_a_problem_of_the_rule_that_has_them(tmp_path: pathlib.Path) -> None:
+    """Requirement F4: before anybody applies them, pods or not."""
+    explosive = [{"matchPattern": f"*{letter}*.example.com"} for letter in "abcdefghijkl"]
+    rules = [{"toFQDNs": [{"matchPattern": "*.example.com"}]}, {"toFQDNs": explosive}]
+    (tmp_path / "all.yaml").write_text(json.dumps(samples.cilium_policy(egress=rules)))
+    result = run("-f", str(tmp_path / "all.yaml"), "-o", "json")
+    assert result.exit_code == 2
+    problems = json.loads(result.output)["problems"]
+    assert {problem["path"] for problem in problems} == {"spec.egress[1].toFQDNs"}
+    assert len(problems) == len(explosive)
+    assert "*a*.example.com matches no name: " in problems[0]["reason"]
+
+
 def test_without_an_agent_only_the_live_part_fails(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert run("-f", str(files / "good.yaml"), "--live", "--socket", str(tmp_path / "none")).exit_code == 4
