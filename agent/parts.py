@@ -160,7 +160,9 @@ def _names(config: config_.Config, chosen: engines.Running, clock: clock_.Clock)
 def _told_names(names: memory_.Memory | None, datapath: base.Datapath, clock: clock_.Clock) -> names_.Names:
     if names is None:
         return names_.NO_NAMES
-    return names_.Names(remembered=names.remembered, known=datapath.known, boot_ns=clock.boot_ns)
+    return names_.Names(
+        remembered=names.remembered, known=datapath.known, boot_ns=clock.boot_ns, caught_up=names.caught_up
+    )
 
 
 def _forgetting(names: memory_.Memory | None) -> Callable[[reconciler.Enforcement, base.Applied], None]:

@@ -10,6 +10,7 @@ import pytest
 
 from agent import config, errors
 from agent.datapath import engines
+from agent.fqdn import history
 from agent.model import audit, collector, endpoint
 
 
@@ -224,3 +225,25 @@ def test_flow_logs_are_sent_only_where_a_flag_or_a_variable_says(tmp_path: pathl
     assert (found.url, found.flows) == ("http://c:4317", collector.Flows.ALL)
     with pytest.raises(errors.InvalidInput, match="--otlp-endpoint: 'c' is not valid: write HOST:PORT"):
         config.parse(arguments(tmp_path, "--otlp-endpoint", "c"))
+
+
+def test_resolvers_are_addresses_one_by_one_or_several_in_a_text(tmp_path: pathlib.Path) -> None:
+    """F11: besides the cluster's own, those that the node's admin names."""
+    assert config.parse(arguments(tmp_path)).resolvers == frozenset()
+    parsed = config.parse(
+        arguments(tmp_path, "--resolver", "192.0.2.53, 2001:db8::53", "--resolver", "::ffff:192.0.2.54")
+    )
+    assert {str(one) for one in parsed.resolvers} == {"192.0.2.53", "192.0.2.54", "2001:db8::53"}
+    for wrong in ("dns.example.com", "192.0.2.0/24", "fe80::1%eth0", "192.0.2.53:53"):
+        with pytest.raises(errors.InvalidInput, match="--resolver"):
+            config.parse(arguments(tmp_path, "--resolver", wrong))
+
+
+def test_answers_are_good_for_their_ttl_and_a_minute_unless_told(tmp_path: pathlib.Path) -> None:
+    """F20: a minute's grace makes a TTL of 0 usable."""
+    assert config.parse(arguments(tmp_path)).home.lifetimes == history.Lifetimes(min_ttl_s=0, grace_s=60)
+    told = config.parse(arguments(tmp_path, "--dns-min-ttl", "30", "--dns-grace=120"))
+    assert told.home.lifetimes == history.Lifetimes(min_ttl_s=30, grace_s=120)
+    for wrong in ("-1", "1m", "", "604801", "9" * 400):
+        with pytest.raises(errors.InvalidInput, match="--dns-grace"):
+            config.parse(arguments(tmp_path, f"--dns-grace={wrong}"))

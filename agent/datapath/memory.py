@@ -30,6 +30,7 @@ class MemoryDatapath(base.Datapath):
         self._found_in = lookups.InTables(self.tables)
         self._classes = classes.Classes()
         self._answers: dict[tuple[int, net.Address], set[str]] = {}
+        self._learned: lookups.Learned = {}
 
     def open(self) -> base.EngineReport:
         """Report the engine; there is nothing to probe."""
@@ -57,7 +58,7 @@ class MemoryDatapath(base.Datapath):
 
     def loaded(self) -> tracing.Loaded:
         """Look into the tables."""
-        return _Loaded(self.tables)
+        return _Loaded(self.tables, self._learned)
 
     def close(self) -> None:
         """Do nothing: there is no descriptor to let go of, and the tables stay."""
@@ -98,25 +99,26 @@ class MemoryDatapath(base.Datapath):
 
     def _index(self) -> None:
         """Index the tables, and what has been learned by the classes that count now."""
-        learned = {
+        self._learned = {
             place: tuple(sorted({number for name in names for number in self._classes.of(name)}))
             for place, names in self._answers.items()
         }
-        self._found_in = lookups.InTables(self.tables, learned)
+        self._found_in = lookups.InTables(self.tables, self._learned)
 
 
 class _Loaded(tracing.Loaded):
     """Tables in place of a kernel."""
 
-    def __init__(self, tables: plan.Tables) -> None:
+    def __init__(self, tables: plan.Tables, learned: lookups.Learned) -> None:
         self._tables = tables
+        self._learned = learned
 
     @property
     def generation(self) -> int | None:
         return self._tables.generation
 
     def trace(self, question: tracing.Question, state: desired_.DesiredState) -> tuple[tracing.Layer, ...]:
-        place = walk.InTables(self._tables)
+        place = walk.InTables(self._tables, self._learned)
         return tuple(tracing.by_look_ups(place, question, state, frozenset(verdict.Layer)))
 
     def inventory(self) -> tracing.Inventory:

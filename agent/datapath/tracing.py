@@ -196,7 +196,7 @@ def _compared(
     places: tuple[walk.Place, walk.Place],
     says: words.Words,
 ) -> Layer:
-    recordings = [walk.Recording(place) for place in places]
+    recordings = [walk.Recording(place, learned_in=places[1]) for place in places]
     judged = [ask(judge_.Judge(recording)) for recording in recordings]
     compiled, loaded = recordings
     differences = [

@@ -53,13 +53,17 @@ class Place(Protocol):
     def look(self, table: plan.Table, key: Key) -> Found | None:
         """Return the entry that answers for `key`: the longest prefix, where the map finds that. Raises OSError."""
 
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Return the classes of the names for which DNS gave an endpoint this address, lowest first. Raises OSError."""
+
 
 class Recording(lookups.Lookups):
     """Looks into a place as the programs do (`bpf/include/lookup.h`), and remembers each look in order."""
 
-    def __init__(self, place: Place) -> None:
-        """Begin with no look made."""
+    def __init__(self, place: Place, *, learned_in: Place | None = None) -> None:
+        """Begin with no look made. `learned_in`: where it is known what DNS has said, which no state says."""
         self._place = place
+        self._learned_in = learned_in or place
         self.looks: list[Look] = []
 
     def endpoint(self, number: int) -> lookups.Subject | None:
@@ -99,9 +103,9 @@ class Recording(lookups.Lookups):
         value: plan.ClassValue | None = self._value(plan.Table.SERVICE_CLASS, (number, service))
         return value
 
-    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:  # noqa: ARG002 - see below
-        """Return nothing: no place holds what is learned."""
-        return ()
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Ask for what DNS has said."""
+        return self._learned_in.learned(endpoint, address)
 
     def _value(self, table: plan.Table, key: Key) -> Any:
         found = self._place.look(table, key)
@@ -112,9 +116,10 @@ class Recording(lookups.Lookups):
 class InTables(Place):
     """Looks into tables, longest prefix first."""
 
-    def __init__(self, tables: plan.Tables) -> None:
+    def __init__(self, tables: plan.Tables, learned: lookups.Learned = lookups.NOTHING_LEARNED) -> None:
         """Look into `tables` at their generation."""
         self._tables = tables
+        self._learned = learned
 
     def look(self, table: plan.Table, key: Key) -> Found | None:
         """Return the entry that answers."""
@@ -123,6 +128,10 @@ class InTables(Place):
             if entry in content:
                 return live(table, entry, content[entry], self._tables.generation)
         return None
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Return what has been learned."""
+        return self._learned.get((endpoint, address), ())
 
 
 def entries(table: plan.Table, key: Key) -> Iterator[Key]:

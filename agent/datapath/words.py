@@ -33,9 +33,12 @@ class Words:
         return f"endpoint {number} ({known.namespace}/{known.pod})" if known else f"endpoint {number} (unknown)"
 
     def identity(self, number: int) -> str:
-        """Return `identity N` with what it stands for."""
+        """Return `identity N`, or `names N` of a class of names, with what it stands for."""
         if number in RESERVED:
             return f"identity {number} ({RESERVED[identity.NumericIdentity(number)]})"
+        if number >= identity.FIRST_NAME_CLASS:
+            patterns = sorted(map(str, self._state.names.contents.get(number, ())))
+            return f"names {number} ({', '.join(patterns) or 'unknown'})"
         known = self._state.identities.get(identity.NumericIdentity(number))
         return f"identity {number} ({facts(known.facts)})" if known else f"identity {number} (unknown)"
 

@@ -61,6 +61,11 @@ class Feed:
         """How far the ring is written; a batch that reaches there has all of it."""
         return self._ring.written
 
+    @property
+    def consumed(self) -> int:
+        """How far the ring was read when this was made, or is now."""
+        return self._until
+
     def wake(self) -> None:
         """Have the thread look now."""
         if self._wake_fd >= 0:

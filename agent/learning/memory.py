@@ -76,7 +76,7 @@ class Memory:
         self._log = logs.logger("names")
         self._boot = stored.boot()
         self._history = history_.History(lifetimes)
-        self._until = 0
+        self._until = feed.consumed
         self._progressed = asyncio.Event()
         self._changed = False
         self._learned = self._expired = self._replayed = self._late = 0
@@ -125,7 +125,9 @@ class Memory:
 
         The kernel learns for them already.
         """
-        await self._catch_up()
+        if not await self.caught_up():
+            self._late += 1
+            self._log.warning("a policy did not wait for all DNS answers; a name may have to be resolved again")
         remembered, now_ns = self.remembered(), self._clock.boot_ns()
         if not remembered:
             return {}
@@ -157,8 +159,8 @@ class Memory:
             if self._changed:
                 self._write(self.remembered())
 
-    async def _catch_up(self) -> None:
-        """Return when all that is in the ring now is remembered."""
+    async def caught_up(self) -> bool:
+        """Return when all that is in the ring now is remembered; False: it took too long."""
         target = self._feed.written
         self._feed.wake()
         try:
@@ -167,8 +169,8 @@ class Memory:
                     self._progressed.clear()
                     await self._progressed.wait()
         except TimeoutError:
-            self._late += 1
-            self._log.warning("a policy did not wait for all DNS answers; a name may have to be resolved again")
+            return False
+        return True
 
     async def _sweep(self) -> None:
         while True:

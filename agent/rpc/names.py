@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from agent import desired, errors, reconciler
 from agent.fqdn import patterns
@@ -104,6 +104,10 @@ class Told:
     learns: bool = False
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
     """Where that is read."""
@@ -113,10 +117,13 @@ class Names:
     known: Callable[[], fqdn.Known]
     """In any thread."""
     boot_ns: Callable[[], int]
+    caught_up: Callable[[], Awaitable[object]] = _at_once
+    """Returns when what was answered until now is remembered."""
     learns: bool = True
 
     async def told(self) -> Told:
         """Read both. Raises DatapathError."""
+        await self.caught_up()
         remembered = self.remembered()
         known = await asyncio.to_thread(self.known)
         return Told(remembered=remembered, known=known, now_ns=self.boot_ns(), learns=self.learns)

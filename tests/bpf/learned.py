@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from agent.datapath.bpf import fqdn_layout, layout, rows
+from agent.datapath.bpf import fqdn_layout, rows
 from agent.model import net
 
 SECOND_NS = 1_000_000_000
@@ -32,7 +32,9 @@ class Learned:
         for class_, left_s in classes.items():
             words += [class_, until_s, now_ns + round(left_s * SECOND_NS)]
         words += [0] * (fqdn_layout.CLASS_WORDS * fqdn_layout.CLASSES - len(words))
-        rows.update(self._map, _key(endpoint, address), fqdn_layout.LEARNED_VALUE.pack(*words, 0, 0))
+        rows.update(
+            self._map, fqdn_layout.encode_learned_key(endpoint, address), fqdn_layout.LEARNED_VALUE.pack(*words, 0, 0)
+        )
 
     def used_ns(self, endpoint: int, address: net.Address) -> int:
         """Return when the address was last used; 0: never."""
@@ -45,7 +47,8 @@ class Learned:
         return [words[fqdn_layout.CLASS_WORDS * index + 1] for index in range(fqdn_layout.CLASSES)]
 
     def _words(self, endpoint: int, address: net.Address) -> Sequence[int]:
-        raw = rows.lookup(self._map, _key(endpoint, address), fqdn_layout.LEARNED_VALUE.size)
+        key = fqdn_layout.encode_learned_key(endpoint, address)
+        raw = rows.lookup(self._map, key, fqdn_layout.LEARNED_VALUE.size)
         assert raw is not None
         return fqdn_layout.LEARNED_VALUE.unpack(raw)
 
@@ -57,7 +60,3 @@ class Learned:
 def clock_ns() -> int:
     """Return the learner's clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def _key(endpoint: int, address: net.Address) -> bytes:
-    return fqdn_layout.LEARNED_KEY.pack(endpoint, layout.encode_address(address))

@@ -55,6 +55,16 @@ def _by_name(rig: conftest.Rig) -> desired.DesiredState:
     return dataclasses.replace(state, sets={**state.sets, named.id: named})
 
 
+def _renumbered(state: desired.DesiredState) -> desired.DesiredState:
+    """Return what a change of another rule makes of a state: its set has another number, and one more row."""
+    old = state.sets[states.EGRESS_SET]
+    key = desired.RowKey(states.identity_of(1), states.TCP, OTHER, 16)
+    rows = {**old.rows, key: desired.Row(desired.Action.ALLOW, states.RULE)}
+    new = dataclasses.replace(old, id=old.id + 10, rows=rows)
+    subject = dataclasses.replace(state.endpoints[POD], egress_set=new.id)
+    return dataclasses.replace(state, sets={new.id: new}, endpoints={**state.endpoints, POD: subject})
+
+
 def _verdicts(rig: conftest.Rig) -> set[tuple[verdict_.Layer, int, int]]:
     """Return layer, verdict and rule of what was told of the first pod's side."""
     egress = net.Direction.EGRESS.value
@@ -128,6 +138,8 @@ def test_an_established_connection_outlives_its_name_and_an_agent_but_not_its_ru
         following.apply(state)
         following.close()
         assert talk() == 0
+        rig.datapath.apply(_renumbered(state))
+        assert talk() == 0, "another set that says the same of the name"
         assert pod.run(traffic.connects(outside.address4, PORT)) == errno.EACCES
         assert learned.used_ns(POD, outside.address4) > 0
         rig.datapath.apply(states.pods(rig.node, egress={}))

@@ -11,6 +11,7 @@ import pytest
 
 from agent import desired
 from agent.datapath import judge, lookups, plan, tracing, walk, words
+from agent.fqdn import classes, patterns
 from agent.model import identity, net, verdict
 from tests.states import pictures
 
@@ -45,6 +46,33 @@ def state() -> desired.DesiredState:
 
 def question(flow: judge.Flow) -> tracing.Question:
     return tracing.Question(flow=flow, hook=judge.Hook.FORWARD)
+
+
+def test_what_dns_has_said_is_put_to_the_state_too_and_shown_as_rows_of_names() -> None:
+    drawn = state()
+    endpoint = next(item for item in drawn.endpoints.values() if A in item.addresses)
+    pattern = patterns.parse_cilium_name("api.example.com")
+    known = classes.build([[pattern]])
+    (number,) = known.of("api.example.com")
+    row = desired.Row(desired.Action.ALLOW, 1, 0)
+    named = desired.PolicySet(
+        id=77,
+        digest=b"",
+        direction=net.Direction.EGRESS,
+        rows={desired.RowKey(number, 6, 443, 16): row},
+        isolating=(),
+    )
+    isolated = dataclasses.replace(endpoint, egress_set=77, egress_audit=0)
+    drawn = dataclasses.replace(
+        drawn, endpoints={isolated.id: isolated}, sets={**drawn.sets, 77: named}, names=known, hosts={}, cidrs={}
+    )
+    asked = question(judge.Flow(A, ELSEWHERE[0], 6, 443))
+    for learned, allowed in ({}, False), ({(isolated.id, ELSEWHERE[0]): (number,)}, True):
+        place = walk.InTables(plan.at_rest(drawn), learned)
+        (layer,) = tracing.by_look_ups(place, asked, drawn, LAYERS)
+        assert (layer.compiled.allowed, layer.loaded.allowed, layer.differences) == (allowed, allowed, ())
+        shown = [look.key for look in layer.loaded.lookups if "api.example.com" in look.key]
+        assert shown == ([f"set 77, egress, names {number} (api.example.com), 443/TCP"] if allowed else [])
 
 
 def test_the_entry_that_answered_is_the_longest_prefix() -> None:

@@ -164,6 +164,11 @@ def encode_dfa_state(state: DfaState) -> bytes:
     return DFA_STATE.pack(*state.following, *unused, state.class_)
 
 
+def encode_learned_key(endpoint: int, address: net.Address) -> bytes:
+    """Write struct learned_key."""
+    return LEARNED_KEY.pack(endpoint, layout.encode_address(address))
+
+
 def decode_learned(key: bytes, value: bytes) -> Iterator[Learned]:
     """Read one row of `fqdn_learned`: a value for each class."""
     endpoint, address = LEARNED_KEY.unpack(key)

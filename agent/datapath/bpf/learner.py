@@ -86,6 +86,7 @@ class Learner:
         Raises DatapathError.
         """
         self._attachments, self._programs = attachments, programs
+        self._names = self._maps.names()
         for hook, name in HOOKS.items():
             with syscalls.owned(syscalls.open_pin(programs / name)) as program:
                 for ifindex in attachments.attached(hook):

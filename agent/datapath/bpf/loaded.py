@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import plan, tracing, walk, words
-from agent.datapath.bpf import fqdn_maps, layout, maps, programs, rows, syscalls
-from agent.model import verdict
+from agent.datapath.bpf import fqdn_layout, fqdn_maps, layout, maps, programs, rows, syscalls
+from agent.model import net, verdict
 
 MAP_TYPES = {
     syscalls.MapType.HASH: "hash",
@@ -104,6 +105,15 @@ class LoadedMaps(tracing.Loaded, walk.Place):
             answering = (one for one in walk.entries(table, key) if rows.has(descriptor, codec.encode_key(one)))
             entry = next(answering, first)
         return walk.live(table, entry, codec.decode_value(raw), self._generation)
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Return the classes that count for what begins now."""
+        key = fqdn_layout.encode_learned_key(endpoint, address)
+        raw = rows.lookup(self._descriptors["fqdn_learned"], key, fqdn_layout.LEARNED_VALUE.size)
+        if raw is None:
+            return ()
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return sorted(one.class_ for one in fqdn_layout.decode_learned(key, raw) if one.expires_ns > now_ns)
 
     def _rows(
         self, table: plan.Table, codec: layout.Codec, wanted: tracing.Wanted, says: words.Words

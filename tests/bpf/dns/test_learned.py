@@ -62,6 +62,57 @@ def test_what_has_expired_goes_before_what_counts(learner: rig.Learner) -> None:
     assert learner.fqdn.counters()["evicted"] == before
 
 
+def _use(learner: rig.Learner, ages: dict[int, float]) -> None:
+    """Have flows have used these addresses so many seconds ago."""
+    descriptor, now_ns = learner.fqdn.descriptor("fqdn_learned"), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for number, age_s in ages.items():
+        key = fqdn_layout.encode_learned_key(rig.ENDPOINT, FIRST + number)
+        raw = rows.lookup(descriptor, key, fqdn_layout.LEARNED_VALUE.size)
+        assert raw is not None
+        *of, _, place = fqdn_layout.LEARNED_VALUE.unpack(raw)
+        rows.update(descriptor, key, fqdn_layout.LEARNED_VALUE.pack(*of, now_ns - round(age_s * 1e9), place))
+
+
+def test_what_connections_use_outlives_what_has_expired_and_is_used_by_none(learner: rig.Learner) -> None:
+    """F17: their addresses expire like any other, and are needed still; but they make room for what counts."""
+    before = learner.fqdn.counters()["evicted"]
+    _learns(learner, range(4096), ttl=0)
+    _use(learner, {number: 100 + number % 8 for number in range(0, 4096, 2)})
+    _learns(learner, range(5000, 7000))
+    assert _known(learner) >= {*range(0, 3900, 2), *range(5000, 7000)}
+    _learns(learner, range(7000, 9000))
+    known = _known(learner)
+    assert known >= set(range(5000, 9000)), "none of those that count made room"
+    assert learner.fqdn.counters()["evicted"] == before
+
+
+def test_of_those_that_were_used_the_one_that_was_not_for_longest_makes_room(learner: rig.Learner) -> None:
+    _learns(learner, range(4096), ttl=0)
+    _use(learner, {number: 1000 if number % 8 == 5 else 10 for number in range(4096)})
+    _learns(learner, range(5000, 5300))
+    gone = set(range(4096)) - _known(learner)
+    assert len(gone) == 300
+    assert {number % 8 for number in gone} == {5}
+
+
+def test_a_class_that_takes_anothers_place_does_not_take_its_datagrams(learner: rig.Learner) -> None:
+    """F8, F18."""
+    _names(learner, {0: 60, 1: 90, 2: 90, 3: 90})
+    descriptor = learner.fqdn.descriptor("fqdn_learned")
+    key = fqdn_layout.encode_learned_key(rig.ENDPOINT, FIRST)
+    raw = rows.lookup(descriptor, key, fqdn_layout.LEARNED_VALUE.size)
+    assert raw is not None
+    words = list(fqdn_layout.LEARNED_VALUE.unpack(raw))
+    words[1 : fqdn_layout.CLASS_WORDS * fqdn_layout.CLASSES : fqdn_layout.CLASS_WORDS] = [7, 8, 9, 10]
+    rows.update(descriptor, key, fqdn_layout.LEARNED_VALUE.pack(*words))
+    _names(learner, {1: 120, 4: 90})
+    raw = rows.lookup(descriptor, key, fqdn_layout.LEARNED_VALUE.size)
+    assert raw is not None
+    words = list(fqdn_layout.LEARNED_VALUE.unpack(raw))
+    assert words[0] == CLASS[4]
+    assert words[1 : fqdn_layout.CLASS_WORDS * fqdn_layout.CLASSES : fqdn_layout.CLASS_WORDS] == [0, 8, 9, 10]
+
+
 def test_no_place_is_lost_or_counted_twice(learner: rig.Learner) -> None:
     """F21: however often addresses come back and rows are deleted, rows and places match."""
     for begin in (0, 3000, 1500, 6000):

@@ -16,6 +16,8 @@ def _library(root: pathlib.Path) -> pathlib.Path:
     (root / "bpf" / "include" / "types.h").write_text("struct event;")
     (root / "build" / "bpf" / artifacts.PACKET_OBJECT).write_bytes(b"packet")
     (root / "build" / "bpf" / artifacts.TC_OBJECT).write_bytes(b"tc")
+    (root / "build" / "bpf" / artifacts.DNS_OBJECT).write_bytes(b"dns")
+    (root / "build" / "bpf" / artifacts.DNS_PLAIN_OBJECT).write_bytes(b"dns plain")
     return root
 
 
@@ -25,7 +27,15 @@ def test_the_environment_comes_first(tmp_path: pathlib.Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["bpf/include/types.h", "bpf/socket.bpf.c", "build/bpf/packet.bpf.o", "build/bpf/tc_source.bpf.o"]
+    "name",
+    [
+        "bpf/include/types.h",
+        "bpf/socket.bpf.c",
+        "build/bpf/packet.bpf.o",
+        "build/bpf/tc_source.bpf.o",
+        "build/bpf/dns_learn.bpf.o",
+        "build/bpf/dns_learn_plain.bpf.o",
+    ],
 )
 def test_any_change_is_another_fingerprint(tmp_path: pathlib.Path, name: str) -> None:
     library = artifacts.Artifacts(_library(tmp_path))

@@ -15,7 +15,7 @@ import pytest
 
 from agent import errors
 from agent.datapath import base, plan
-from agent.datapath.bpf import conntrack, events, layout, links, socket_loader, syscalls
+from agent.datapath.bpf import conntrack, events, fqdn_maps, layout, links, socket_loader, syscalls, tc
 from agent.datapath.bpf import datapath as datapath_
 from agent.model import endpoint
 from tests.bpf import conftest, node, states
@@ -103,7 +103,7 @@ def test_a_pin_that_is_gone_is_named_and_how_full_the_maps_are_is_known(
 ) -> None:
     datapath.apply(contract.some_state())
     assert datapath.missing() == ()
-    assert datapath.usage() == layout.usage(datapath.tables())
+    assert datapath.usage() == {**layout.usage(datapath.tables()), "fqdn_names": base.Usage(0, fqdn_maps.NAMES)}
     pins = datapath.events_path.parent
     for pin in (pins / "links" / "nw_forward4", pins / "policy"):
         pin.rename(pin.with_name("elsewhere"))
@@ -185,19 +185,35 @@ def test_a_hook_that_does_not_refuse_makes_open_fail_naming_it(
         _datapath(home).open()
 
 
-def test_a_kernel_without_tcx_is_reported_and_not_asked_again(
+def test_a_kernel_without_tcx_has_filters_and_one_without_either_is_reported_and_not_asked_again(
     home: node.Node, datapath: datapath_.BPFDatapath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datapath.close()
 
-    def refuse(_program: int, _ifindex: int) -> int:
+    def refuse(*_arguments: object) -> int:
         raise OSError(errno.EINVAL, "no tcx")
 
     monkeypatch.setattr(syscalls, "link_tcx", refuse)
     after = _datapath(home)
-    assert [reason for reason in after.open().reasons if "bridge" in reason and "6.6" in reason]
+    report = after.open()
+    assert report.learns_names
+    assert [reason for reason in report.reasons if "6.6" in reason] == []
+    after.attach_links(states.sandboxes(home, ingress_ifindex=1))
+    veths = {pod.ifindex for pod in home.pods}
+    assert {hook: tc.Clsact().attached(hook) for hook in tc.HOOKS} == dict.fromkeys(tc.HOOKS, veths)
+    after.attach_links(())
+    after.close()
+    monkeypatch.setattr(tc.Clsact, "attach", _refuses)
+    after = _datapath(home)
+    report = after.open()
+    assert not report.learns_names
+    assert len([reason for reason in report.reasons if "6.6" in reason]) == 2
     after.attach_links(states.sandboxes(home, ingress_ifindex=1))
     after.close()
+
+
+def _refuses(*_arguments: object) -> None:
+    raise errors.DatapathError("no cls_bpf")
 
 
 def test_self_tests_leave_no_rows_and_no_verdicts(datapath: datapath_.BPFDatapath) -> None:

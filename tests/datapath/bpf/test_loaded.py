@@ -12,9 +12,9 @@ import pytest
 
 from agent import errors
 from agent.datapath import plan, tracing, walk
-from agent.datapath.bpf import layout, loaded, maps
-from agent.model import net, verdict
-from tests.bpf import conftest
+from agent.datapath.bpf import layout, loaded, maps, syscalls
+from agent.model import identity, net, verdict
+from tests.bpf import conftest, learned
 from tests.states import pictures
 from tests.support import random_state
 
@@ -90,6 +90,18 @@ def test_the_slot_of_the_present_generation_counts(pins: pathlib.Path) -> None:
         assert kernel.generation == generation
         assert kernel.look(plan.Table.IPCACHE_HOST, address) == walk.Found(address, number)
         kernel.close()
+
+
+def test_what_has_been_learned_counts_until_it_expires(pins: pathlib.Path) -> None:
+    kernel = filled(pins, plan.Tables())
+    first, last = identity.FIRST_NAME_CLASS, 2 * identity.FIRST_NAME_CLASS - 1
+    for address in (ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("2001:db8::1")):
+        with syscalls.owned(syscalls.open_pin(pins / "fqdn_learned")) as descriptor:
+            classes = {last: learned.VALID_S, first + 1: learned.EXPIRED_S, first: learned.VALID_S}
+            learned.Learned(descriptor).put(7, address, classes)
+        assert kernel.learned(7, address) == [first, last]
+        assert kernel.learned(8, address) == ()
+    kernel.close()
 
 
 def test_maps_are_counted_and_dumped_in_words(pins: pathlib.Path) -> None:
