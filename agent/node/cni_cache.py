@@ -73,7 +73,7 @@ def decode(content: bytes, *, name: str) -> Attachment | resources.Problem | Non
     """Decode the cache file called `name`; None for what is no pod's interface (other users of CNI)."""
     try:
         file = msgspec.json.decode(content, type=_File)
-    except (msgspec.MsgspecError, RecursionError) as error:  # the latter of what is nested too deep to be passed over
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # the last: too deep to be passed over
         return _problem(name, "", f"not a CNI cache file: {error}; its pod is unknown to the agent")
     if file.kind != KIND:
         return _problem(name, "kind", f"{file.kind!r} is not known; its pod is unknown to the agent")

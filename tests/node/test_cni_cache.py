@@ -116,7 +116,10 @@ def test_a_file_that_cannot_be_used_is_a_problem_that_names_it(document: object)
     assert "unknown to the agent" in problem.reason
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000, b'{"x":' + b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000, b'{"x":' + b"[" * 100_000, b'{"kind":"\x80"}', b'{"\x80":1}'],
+)
 def test_bytes_that_are_no_json_are_a_problem_and_no_exception(content: bytes) -> None:
     assert isinstance(cni_cache.decode(content, name="half"), resources.Problem)
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 
-from agent.lab import lab, plan
+from agent.lab import lab
 from tests.system import engines
 
 CHAIN = ":NW-"
@@ -28,12 +28,12 @@ def of(running: lab.Lab, node: str) -> Mapping[str, int]:
 
 
 def expected(combination: engines.Combination) -> set[str]:
-    """Return what an engine keeps, and so what nobody else may have left; a bridge has pods in it on every node."""
-    engine, bridged = combination.engine, combination.topology is plan.Topology.BRIDGE
+    """Return what an engine keeps, and so what nobody else may have left; every node has pods."""
+    engine = combination.engine
     sockets = {"cgroup links"} if engine.sockets else set()
     if engine.iptables:
         return sockets | {f"{engine.variant} chains", "sets", "table netdev nodewall"}
-    return sockets | {"netfilter links", "table inet nodewall"} | ({"tcx links"} if bridged else set())
+    return sockets | {"netfilter links", "tcx links", "table inet nodewall"}
 
 
 def in_node(running: lab.Lab, node: str, *command: str, text: str | None = None) -> str:

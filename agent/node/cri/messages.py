@@ -120,7 +120,7 @@ def _listed(message: bytes) -> Listed:
 def _info(content: bytes) -> _Info:
     try:
         return msgspec.json.decode(content, type=_Info)
-    except (msgspec.MsgspecError, RecursionError) as error:  # the latter of what is nested too deep to be passed over
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # the last: too deep to be passed over
         raise errors.InvalidAnswer(what="verbose status of a sandbox", why=str(error)) from error
 
 

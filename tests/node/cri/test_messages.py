@@ -8,7 +8,7 @@ import json
 import pathlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent import errors
@@ -95,6 +95,7 @@ SAMPLE = answers.status("c-a")
 
 
 @given(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255), st.integers(0, len(SAMPLE)))
+@example(196, 128, 650)
 def test_a_damaged_answer_is_an_answer_or_refused_and_nothing_else(place: int, byte: int, end: int) -> None:
     damaged = (SAMPLE[:place] + bytes((byte,)) + SAMPLE[place + 1 :])[:end]
     for decode in (messages.decode_status, messages.decode_list):
