@@ -16,6 +16,8 @@ from tests.system import engines
 from tests.vm import jobs
 
 TABLES = "tests/system/test_cases_lab.py"
+BY_NAME = "tests/system/names/"
+"""Its modules share one lab."""
 NAMES = sorted((one.name for one in engines.COMBINATIONS), key=len, reverse=True)
 """Longest first: some are the end of others."""
 
@@ -37,6 +39,8 @@ def group(nodeid: str) -> str:
     path, _, rest = nodeid.partition("::")
     parameters = rest.partition("[")[2].removesuffix("]")
     combination = next((name for name in NAMES if name in parameters), "")
+    if path.startswith(BY_NAME):
+        path = BY_NAME
     lab = jobs.labs()[parameters.removeprefix(f"{combination}-")] if path == TABLES and combination else ""
     return f"{path} {combination} {lab}".rstrip()
 

@@ -20,6 +20,11 @@ CASES = "tests/system/test_cases_lab.py::test_connections_are_as_the_table_says"
         ("tests/a.py::test_x", "tests/b.py::test_x", False),
         ("tests/a.py::test_x[iptables-nft-routed-10]", "tests/a.py::test_y[iptables-nft-routed]", True),
         ("tests/a.py::test_x[iptables-nft-routed]", "tests/a.py::test_x[socket+iptables-nft-routed]", False),
+        (
+            "tests/system/names/test_a.py::test_x[nfbpf-routed]",
+            "tests/system/names/test_b.py::test_x[nfbpf-routed]",
+            True,
+        ),
         (f"{CASES}[nfbpf-routed-ports/sctp]", f"{CASES}[nfbpf-bridge-ports/sctp]", False),
     ],
 )

@@ -36,11 +36,6 @@ class Names:
     starts: tuple[int, int] = (NO_AUTOMATON, NO_AUTOMATON)
     """The first state of each slot's automaton."""
 
-    def live(self, slot: int) -> frozenset[int]:
-        """Return the classes that are learned by the rows of a slot."""
-        classes_ = (number for pair in self.rows.values() for number in _classes(pair[slot]))
-        return frozenset(classes_) - {classes.NONE}
-
 
 def staged(have: Mapping[bytes, Pair], want: Mapping[bytes, Row], *, idle: int) -> dict[bytes, Pair]:
     """Return every row of both with slot `idle` as wanted and the other one as it is."""
@@ -51,6 +46,16 @@ def staged(have: Mapping[bytes, Pair], want: Mapping[bytes, Row], *, idle: int) 
         new = want.get(key) or _implied(want, key)
         merged[key] = (old, new) if idle else (new, old)
     return merged
+
+
+def unheard(merged: Mapping[bytes, Pair], *, idle: int) -> frozenset[int]:
+    """Return the classes that some name has in slot `idle`, and another or none in the live one.
+
+    That other names are learned by such a class already says nothing of what this one taught.
+    """
+    slots = ((_classes(pair[1 - idle]), _classes(pair[idle])) for pair in merged.values())
+    new = {now for before, after in slots for was, now in zip(before, after, strict=True) if now != was}
+    return frozenset(new) - {classes.NONE}
 
 
 def at_rest(want: Mapping[bytes, Row]) -> dict[bytes, Pair]:

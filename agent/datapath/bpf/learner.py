@@ -54,7 +54,7 @@ class Learner:
         self._staged_slot: int | None = None
         """The slot that was written last, if the other one differs."""
         self._unheard: frozenset[int] = frozenset()
-        """Classes that are staged and that nothing was learned for before."""
+        """Classes that are staged, and by which some name was not learned before."""
 
     def open(self, programs: pathlib.Path) -> dns_loader.Loaded | None:
         """Open the maps and have the programs in `programs`; return how they were loaded, None: they were there.
@@ -143,7 +143,7 @@ class Learner:
     def stage(self, wanted: classes_.Classes, *, live: int) -> frozenset[int]:
         """Have answers learned for `wanted` beside what counts in the slot `live`; may be repeated.
 
-        Returns the classes that nobody has learned for yet. Raises MapFull with nothing changed, ApplyFailed.
+        Returns the classes of which some name has taught nothing yet. Raises MapFull with nothing changed, ApplyFailed.
         """
         if self._names is not None and self._staged_slot in {None, 1 - live} and wanted == self._wanted:
             return self._unheard
@@ -152,13 +152,13 @@ class Learner:
         merged = fqdn_plan.staged(have.rows, wanted.rows, idle=idle)
         if len(merged) > fqdn_maps.NAMES:
             raise errors.MapFull(table="fqdn_names", rows=len(merged), capacity=fqdn_maps.NAMES)
-        known = have.live(live) | _accepted(self._automata.get(have.starts[live]))
+        unheard = fqdn_plan.unheard(merged, idle=idle) | self._accepted_anew(wanted.automaton, have.starts[live])
         self._names = None  # unknown until all is written
         self._write(fqdn_plan.missing(have.rows, merged))
         start = self._stage_automaton(wanted.automaton, live_start=have.starts[live], idle=idle)
         starts = (have.starts[0], start) if idle else (start, have.starts[1])
         self._names, self._wanted, self._staged_slot = fqdn_plan.Names(rows=merged, starts=starts), wanted, idle
-        self._unheard = frozenset(wanted.contents) - known
+        self._unheard = unheard
         return self._unheard
 
     def mend(self, endpoints: Collection[int]) -> None:
@@ -214,6 +214,13 @@ class Learner:
                 {fqdn_layout.encode_key(key): fqdn_layout.encode_pair(pair) for key, pair in content.items()}
             )
 
+    def _accepted_anew(self, wanted: dfa.Dfa[int], live_start: int) -> frozenset[int]:
+        """Return the classes that an automaton gives, if it is not the live one: any name may have another then."""
+        live = self._automata.get(live_start)
+        if live is not None and live.states == wanted.states:
+            return frozenset()
+        return frozenset(state.accept for state in wanted.states) - {classes_.NONE}
+
     def _stage_automaton(self, wanted: dfa.Dfa[int], *, live_start: int, idle: int) -> int:
         """Have an automaton count in the idle slot; return where it begins."""
         live = self._automata.get(live_start)
@@ -243,11 +250,6 @@ def known(content: Sequence[tuple[bytes, bytes]]) -> fqdn.Known:
             if several[0].used_ns:
                 used.add(place)
     return fqdn.Known(addresses=addresses, used=frozenset(used))
-
-
-def _accepted(automaton: dfa.Dfa[int] | None) -> frozenset[int]:
-    """Return the classes that an automaton gives."""
-    return frozenset(state.accept for state in automaton.states) if automaton is not None else frozenset()
 
 
 def _states(states: Sequence[dfa.State[int]]) -> list[fqdn_layout.DfaState]:

@@ -84,11 +84,30 @@ def test_a_key_is_that_of_its_name() -> None:
     assert fqdn_layout.encode_key(trie.key("api.example.com")) == fqdn_layout.encode_name_key("api.example.com")
 
 
-def test_what_is_live_is_what_one_slot_learns_for() -> None:
-    old, new = build("example.com"), build("*.example.com", "example.com")
-    staged = fqdn_plan.Names(rows=fqdn_plan.staged(fqdn_plan.at_rest(old.rows), new.rows, idle=NEW))
-    assert staged.live(OLD) == set(old.contents)
-    assert staged.live(NEW) == set(new.contents)
+@naming.SPARING
+@hypothesis.given(SUFFIXES, SUFFIXES, naming.NAMES, st.integers(0, 1))
+def test_a_name_that_is_of_another_class_than_before_has_to_be_learned_anew(
+    old: classes.Classes, new: classes.Classes, name: str, idle: int
+) -> None:
+    """Requirement F26."""
+    unheard = fqdn_plan.unheard(fqdn_plan.staged(fqdn_plan.at_rest(old.rows), new.rows, idle=idle), idle=idle)
+    before, after = said(dict(old.rows), name), said(dict(new.rows), name)
+    assert after in {before, classes.NONE} or after in unheard
+    assert unheard <= set(new.contents)
+
+
+def test_a_class_that_others_have_is_new_to_the_name_that_gets_it() -> None:
+    """Requirement F26: a rule that goes leaves its names with the class that those beside it have all along."""
+    more, less = build("**.example.com", "*.a.example.com"), build("**.example.com")
+    merged = fqdn_plan.staged(fqdn_plan.at_rest(more.rows), less.rows, idle=NEW)
+    assert fqdn_plan.unheard(merged, idle=NEW) == set(less.contents)
+    assert less.contents.keys() < more.contents.keys()
+
+
+def test_nothing_is_new_where_rows_are_the_same() -> None:
+    names = build("**.example.com", "*.a.example.com")
+    merged = fqdn_plan.staged(fqdn_plan.at_rest(names.rows), names.rows, idle=NEW)
+    assert not fqdn_plan.unheard(merged, idle=NEW)
 
 
 def test_automata_take_the_half_that_does_not_count() -> None:

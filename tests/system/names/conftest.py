@@ -1,0 +1,19 @@
+"""One lab for all tests of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system import engines
+from tests.system.names import stage as stage_
+
+LEARNING = (engines.NFBPF_ROUTED, engines.NFBPF_BRIDGE)
+"""Engines that learn names, on every topology."""
+
+
+@pytest.fixture(scope="session", params=engines.by_combination((engines.NFBPF_ROUTED,), among=LEARNING))
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stage_.Stage]:
+    with stage_.built(request.param, tmp_path_factory.mktemp("names")) as built:
+        yield built
