@@ -15,7 +15,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 
-from agent import errors
+from agent import errors, flags
 from agent.datapath import engines
 from agent.fqdn import history
 from agent.model import audit as audit_
@@ -29,10 +29,9 @@ SOCKET_PATH_MAX = 107
 HEALTH_ADDRESS = "127.0.0.1:9879"
 """Reached by kubelet, which shares the node's network with the agent, and by nobody outside."""
 METRICS_ADDRESS = "127.0.0.1:9880"
-NOWHERE = "none"
+NOWHERE = flags.NOWHERE
 VERDICT_RATE = 10
 VERDICT_RATE_MOST = 1_000_000
-SECONDS_MOST = 7 * 24 * 3600
 CRI_SOCKETS = (pathlib.Path("/run/containerd/containerd.sock"), pathlib.Path("/run/crio/crio.sock"))
 NO_VARIABLES: Mapping[str, str] = types.MappingProxyType({})
 KUBERNETES = "kubernetes"
@@ -163,9 +162,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = NO_VARIABLE
         verdict_rate=_rate(given.verdict_rate) if command is Command.RUN else 0,
         log_level=given.log_level,
         audit=_audit(given) if command is Command.RUN else audit_.NOTHING,
-        collector=_collector(given, environment) if command is Command.RUN else None,
-        resolvers=_resolvers(given.resolver) if command is Command.RUN else frozenset(),
-        lifetimes=_lifetimes(given) if command is Command.RUN else history.Lifetimes(),
+        collector=flags.collector(given, environment) if command is Command.RUN else None,
+        resolvers=flags.resolvers(given.resolver) if command is Command.RUN else frozenset(),
+        lifetimes=flags.lifetimes(given) if command is Command.RUN else history.Lifetimes(),
     )
     if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"
@@ -211,83 +210,6 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         default="false",
         help=f"let {audit_.ANNOTATION} on policies and namespaces do the same: whoever may write them can then",
     )
-
-
-def _collector(given: argparse.Namespace, environment: Mapping[str, str]) -> collector_.Collector | None:
-    return collector_.collector(
-        given.otlp_endpoint,
-        flows=collector_.Flows(given.otlp_flows),
-        certificates=given.otlp_certificates,
-        environment=environment,
-    )
-
-
-def _add_collector(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        collector_.FLAG,
-        default="",
-        metavar=f"HOST:PORT|URL|{NOWHERE}",
-        help="OpenTelemetry collector that flow logs are sent to, over OTLP/gRPC; http://HOST:PORT for no TLS; "
-        f"as OTEL_EXPORTER_OTLP_ENDPOINT says unless told, else {NOWHERE}",
-    )
-    parser.add_argument(
-        "--otlp-flows",
-        choices=[flows.value for flows in collector_.Flows],
-        default=collector_.Flows.DENIED.value,
-        help="which flows: those denied (or that would be, were a policy not in audit), or all",
-    )
-    parser.add_argument(
-        "--otlp-certificates",
-        type=pathlib.Path,
-        default=pathlib.Path("/etc/nodewall/otlp"),
-        metavar="DIR",
-        help="ca.crt of the collector's authority, and tls.crt and tls.key for one that asks; each only if there",
-    )
-
-
-def _resolvers(texts: Sequence[str]) -> frozenset[net.Address]:
-    """Read addresses; a list of several is one text, as a ConfigMap has it."""
-    found: set[net.Address] = set()
-    for text in (part for several in texts for part in several.replace(",", " ").split()):
-        try:
-            address = net.normalize(ipaddress.ip_address(text))
-        except ValueError:
-            address = None
-        if address is None or "%" in text:
-            remedy = "write an IPv4 or IPv6 address, such as 192.0.2.53; a name would have to be resolved first"
-            raise errors.InvalidInput(field="--resolver", value=text, remedy=remedy)
-        found.add(address)
-    return frozenset(found)
-
-
-def _lifetimes(given: argparse.Namespace) -> history.Lifetimes:
-    return history.Lifetimes(
-        min_ttl_s=_seconds("--dns-min-ttl", given.dns_min_ttl), grace_s=_seconds("--dns-grace", given.dns_grace)
-    )
-
-
-def _seconds(flag: str, text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(SECONDS_MOST)) else -1
-    if not 0 <= number <= SECONDS_MOST:
-        raise errors.InvalidInput(field=flag, value=text, remedy=f"write seconds, 0 to {SECONDS_MOST}")
-    return number
-
-
-def _add_names(parser: argparse.ArgumentParser) -> None:
-    usual = history.Lifetimes()
-    parser.add_argument(
-        "--resolver",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="believe DNS answers of this resolver, too; the cluster's own and NodeLocal DNSCache are believed "
-        "unasked. May be repeated, or name several",
-    )
-    for flag, default, text in (
-        ("--dns-min-ttl", usual.min_ttl_s, "what DNS says is good for at least so long"),
-        ("--dns-grace", usual.grace_s, "and for so much longer: applications keep addresses"),
-    ):
-        parser.add_argument(flag, default=str(default), metavar="SECONDS", help=f"{text}; {default} unless told")
 
 
 def _listen(flag: str, text: str) -> Listen | None:
@@ -437,8 +359,8 @@ def _parser(command: Command) -> argparse.ArgumentParser:
             help="tls.crt, tls.key and ca.crt, whose clients are let in; replaced ones are taken without a restart",
         )
         _add_audit(parser)
-        _add_collector(parser)
-        _add_names(parser)
+        flags.add_collector(parser)
+        flags.add_names(parser)
     if run:
         parser.add_argument(
             "--verdict-rate",
