@@ -35,8 +35,8 @@ CONNECTS = {
 }
 """They end with the handshake, so that a reset is told to the call itself."""
 FIGURES = pathlib.Path("build/figures")
-SELECTED = (engines.NFBPF_ROUTED, engines.PAIRWISE[2])
-"""Where the packet layer is iptables, a socket layer would only keep attacks from it."""
+SELECTED = (engines.NFBPF_ROUTED,)
+"""Daily. Of the others, those without a socket layer say most: it would keep attacks from the packet layer."""
 Control = Callable[[plan.Topology], list[campaign.Shot]]
 
 
