@@ -76,6 +76,7 @@ class Following:
         """Wait until every watch runs."""
         self.until(lambda _: True)
         self.eventually(lambda: self.source.lost_unix_ns is None)
+        self.eventually(lambda: all(self.count("watches", one.resource) for one in self.source.states if one.served))
 
     async def _run(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()

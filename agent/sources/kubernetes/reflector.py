@@ -237,8 +237,8 @@ class Reflector:
     def _watch(self, version: str) -> None:
         """Tell each change until the watch ends."""
         self._counters["requests"] += 1
-        self._counters["watches"] += 1
         with self._connection.watch(version=version) as lines:
+            self._counters["watches"] += 1
             self._began_ns = self._clock.monotonic_ns()
             self._put(deltas.Heard(resource=self._resource, version=version, unix_ns=self._clock.unix_ns()))
             for delta in self._changes(lines):

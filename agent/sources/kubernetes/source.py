@@ -107,7 +107,7 @@ class KubernetesSource:
     def counters(self) -> Mapping[tuple[str, str], int]:
         """Return what happened so far, by what and resource; every number only grows.
 
-        requests (each GET), lists, relists, pages, watches, reconnects, events, bookmarks, gone (410), idle (watches
+        requests (each GET), lists, relists, pages, watches (that the server began), reconnects, events, bookmarks, gone (410), idle (watches
         that fell silent), failures, absent (lists of what is not served), whole (objects that were not plain), waits
         (resource "": for room in the inbox).
         """
