@@ -107,9 +107,9 @@ class KubernetesSource:
     def counters(self) -> Mapping[tuple[str, str], int]:
         """Return what happened so far, by what and resource; every number only grows.
 
-        requests (each GET), lists, relists, pages, watches (that the server began), reconnects, events, bookmarks, gone (410), idle (watches
-        that fell silent), failures, absent (lists of what is not served), whole (objects that were not plain), waits
-        (resource "": for room in the inbox).
+        requests (each GET), lists, relists, pages, watches (that the server began), reconnects, events, bookmarks,
+        gone (410), idle (watches that fell silent), failures, absent (lists of what is not served), whole (objects
+        that were not plain), waits (resource "": for room in the inbox).
         """
         found = {("waits", ""): self._inbox.waits if self._inbox is not None else 0}
         for resource, follower in itertools.zip_longest(self._resources, self._followers):
