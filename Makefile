@@ -86,7 +86,7 @@ preflight:
 	@scripts/preflight
 
 kernel: setup preflight
-	@$(PHASE) --show "kernel and slow tests" $(BIN)/python -m pytest -q $(PARALLEL) -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
+	@$(PHASE) --show "kernel and slow tests" scripts/tests $(BIN)/python -m pytest -q $(PARALLEL) -m "(root or slow) and not matrix" --durations=10 $(PYTEST_ARGS)
 
 # Every test on every engine and topology: more than an hour.
 test-matrix: setup preflight

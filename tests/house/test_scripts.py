@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -93,3 +94,43 @@ def test_preflight_is_silent_where_the_tests_can_run() -> None:
 
 def preflight() -> str:
     return (ROOT / "scripts" / "preflight").read_text()
+
+
+FAILS_BESIDE_OTHERS = """
+import pathlib
+
+def test_needs_quiet(tmp_path_factory):
+    seen = pathlib.Path(__file__).with_suffix(".seen")
+    first = not seen.exists()
+    seen.touch()
+    assert not first
+
+def test_is_sound():
+    pass
+"""
+
+
+def outcome_of(directory: pathlib.Path, text: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_them.py").write_text(text)
+    (directory / "pytest.ini").write_text("[pytest]\n")
+    command = [str(ROOT / "scripts" / "tests"), sys.executable, "-m", "pytest", "-q"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def test_what_fails_beside_others_and_passes_alone_is_told_of_and_stops_nothing(tmp_path: pathlib.Path) -> None:
+    outcome = outcome_of(tmp_path, FAILS_BESIDE_OTHERS)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert outcome.stdout.splitlines()[-1] == "passed alone, having failed beside others: 1 (above)"
+
+
+def test_what_fails_alone_too_fails(tmp_path: pathlib.Path) -> None:
+    outcome = outcome_of(tmp_path, "def test_is_broken():\n    assert False\n")
+    assert outcome.returncode == 1
+    assert outcome.stdout.count("test_is_broken") > 1
+    assert "once more, alone" in outcome.stdout
+
+
+def test_where_many_fail_nothing_is_repeated(tmp_path: pathlib.Path) -> None:
+    outcome = outcome_of(tmp_path, "\n".join(f"def test_{n}():\n    assert False" for n in range(4)))
+    assert outcome.returncode == 1
+    assert "once more" not in outcome.stdout
