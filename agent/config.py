@@ -20,7 +20,7 @@ from agent.datapath import engines
 from agent.fqdn import history
 from agent.model import audit as audit_
 from agent.model import collector as collector_
-from agent.model import endpoint, net
+from agent.model import endpoint, fqdn, net
 
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 """A DNS-1123 subdomain, as Kubernetes has it for nodes (and no `..`, see `_node`)."""
@@ -104,6 +104,8 @@ class Config:
     """Whose DNS answers are believed besides the cluster's own."""
     lifetimes: history.Lifetimes = dataclasses.field(default_factory=history.Lifetimes)
     """How long DNS answers are good for."""
+    reject: fqdn.Reject = fqdn.Reject.REFUSED
+    """What a pod gets that asks for a name which its policies do not let it ask for."""
 
     @property
     def socket(self) -> pathlib.Path:
@@ -124,6 +126,7 @@ class Config:
             cgroup_root=self.cgroup_root,
             verdict_rate=self.verdict_rate,
             lifetimes=self.lifetimes,
+            reject=self.reject,
         )
 
     @property
@@ -165,6 +168,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = NO_VARIABLE
         collector=flags.collector(given, environment) if command is Command.RUN else None,
         resolvers=flags.resolvers(given.resolver) if command is Command.RUN else frozenset(),
         lifetimes=flags.lifetimes(given) if command is Command.RUN else history.Lifetimes(),
+        reject=fqdn.Reject(given.dns_reject) if command is Command.RUN else fqdn.Reject.REFUSED,
     )
     if len(bytes(config.hubble_socket)) > SOCKET_PATH_MAX:
         remedy = f"a unix socket's path holds {SOCKET_PATH_MAX} bytes; choose a shorter directory"

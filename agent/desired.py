@@ -17,6 +17,8 @@ How a packet is judged, by every datapath alike:
    The compiler has flattened tiers so that the row found is final.
 5. What a side allows is put to its audit set, if it has one: a denial there passes all the same, and is told as
    AUDIT (rule A51). Nothing is held by an audit set.
+6. Where the row that allows has a filter (`Row.asks`), datagrams are DNS queries and nothing else, and each passes
+   where the class of the name that it asks for is among the filter's (rule E17). A Service is judged as it was dialled.
 
 A new state takes effect at one instant for every endpoint of the node (`datapath/plan.py`).
 
@@ -30,7 +32,7 @@ import enum
 from collections.abc import Mapping
 
 from agent.fqdn import classes as classes_
-from agent.model import endpoint, identity, net, resources, verdict
+from agent.model import endpoint, fqdn, identity, net, resources, verdict
 
 NOT_ISOLATED = 0
 """The policy set of an endpoint that no policy selects in that direction."""
@@ -38,6 +40,10 @@ NO_RANK = 0xFFFF
 """Comes after every rank that a rule can have."""
 ANY_PROTOCOL = 0
 """Protocol of a row that matches every protocol, ICMP included."""
+ASKS_ANYTHING = 0
+"""No filter: what is allowed need not be DNS."""
+ASKS_NOTHING = 1
+"""The filter that admits no name; below `numbers.FIRST`, so that no other has its number."""
 
 
 class Action(enum.Enum):
@@ -52,7 +58,9 @@ class ServiceClass(enum.Enum):
 
     ALL = 1
     NONE = 2
-    """MIXED is the absence of a row: the hook lets it pass and FORWARD judges the chosen backend."""
+    MIXED = 3
+    """The hook lets it pass and FORWARD judges the chosen backend. There is a row only where that has a filter
+    (`DesiredState.service_asks`), and none in `DesiredState.classes`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -82,6 +90,8 @@ class Row:
     rule: int
     rank: int = NO_RANK
     passed: int = NO_RANK
+    asks: int = ASKS_ANYTHING
+    """Of a row that allows: the filter that says which names may be asked for (`DesiredState.filters`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +172,10 @@ class DesiredState:
     """Whose DNS answers are believed."""
     names: classes_.Classes = dataclasses.field(default_factory=classes_.Classes)
     """Which classes of names there are, by which sets have rows and for which addresses are learned."""
+    filters: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    """Filter -> the classes of the names that may be asked for; a u32 digest of its patterns, or ASKS_NOTHING."""
+    service_asks: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
+    """(egress policy set, service) -> filter of what is sent to the Service's address: that of every backend that is
+    allowed, ASKS_NOTHING where theirs differ; not there where none of them has one."""
+    filter_patterns: Mapping[int, frozenset[fqdn.NamePattern]] = dataclasses.field(default_factory=dict)
+    """Filter -> what policies say, for people."""

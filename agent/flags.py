@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from agent import errors
 from agent.fqdn import history
 from agent.model import collector as collector_
-from agent.model import net
+from agent.model import fqdn, net
 
 NOWHERE = "none"
 SECONDS_MOST = 7 * 24 * 3600
@@ -95,3 +95,9 @@ def add_names(parser: argparse.ArgumentParser) -> None:
         ("--dns-grace", usual.grace_s, "and for so much longer: applications keep addresses"),
     ):
         parser.add_argument(flag, default=str(default), metavar="SECONDS", help=f"{text}; {default} unless told")
+    parser.add_argument(
+        "--dns-reject",
+        choices=[answer.value for answer in fqdn.Reject],
+        default=fqdn.Reject.REFUSED.value,
+        help="what a pod gets that asks for a name which its policies do not let it ask for",
+    )

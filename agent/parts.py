@@ -20,7 +20,7 @@ from agent.learning import feed
 from agent.learning import memory as memory_
 from agent.metrics import registry
 from agent.node.cri import runtime as runtime_
-from agent.observer import history, observer, stream
+from agent.observer import history, observer, queries, stream
 from agent.rpc import audits as audit_rpc
 from agent.rpc import describe
 from agent.rpc import kernel as kernel_
@@ -68,7 +68,8 @@ def build(
     ledger = audits.Ledger(file=config.state_dir / audits.FILE, given=config.audit, clock=clock)
     if ledger.trouble:
         logs.logger("audit").error("not as it was", reason=ledger.trouble)
-    names = _names(config, chosen, clock)
+    refusals = queries.Refusals(node=config.node, history=past, stream=verdicts, clock=clock)
+    names = _names(config, chosen, clock, refusals)
     loop = reconciler.Reconciler(
         datapath=chosen.datapath,
         node=config.node,
@@ -80,11 +81,12 @@ def build(
         audit=ledger.setting,
         memory=names,
         learns_names=chosen.report.learns_names,
+        filters_queries=chosen.report.filters_queries,
         resolvers=config.resolvers,
     )
     events = chosen.open_source(lambda why: logs.logger("agent").warning("verdicts", reason=why))
     counted = functools.partial(chosen.counters, events)
-    watcher = _watcher(config.node, events, counted=counted, past=past, verdicts=verdicts, clock=clock)
+    watcher = _watcher(config.node, events, counted=counted, past=past, verdicts=verdicts, clock=clock, names=names)
     runtime = runtime_.RuntimeWatch(config.cri_socket, clock=clock) if config.cri_socket else None
     exporter = _exporter(config, clock)
     told = telemetry.Telemetry(
@@ -143,7 +145,9 @@ def _exporter(config: config_.Config, clock: clock_.Clock) -> exporter_.Exporter
     return exporter.Exporter(config.collector, node=config.node, version=version(), sender=sender, clock=clock)
 
 
-def _names(config: config_.Config, chosen: engines.Running, clock: clock_.Clock) -> memory_.Memory | None:
+def _names(
+    config: config_.Config, chosen: engines.Running, clock: clock_.Clock, refusals: queries.Refusals
+) -> memory_.Memory | None:
     log = logs.logger("names")
     ring = chosen.open_answers(lambda why: log.warning("answers", reason=why))
     if ring is None:
@@ -154,6 +158,7 @@ def _names(config: config_.Config, chosen: engines.Running, clock: clock_.Clock)
         lifetimes=config.lifetimes,
         file=config.state_dir / memory_.FILE,
         clock=clock,
+        refused=refusals.tell,
     )
 
 
@@ -181,6 +186,7 @@ def _watcher(
     past: history.History,
     verdicts: stream.Stream,
     clock: clock_.Clock,
+    names: memory_.Memory | None,
 ) -> observer.Observer | None:
     if events is None:
         return None
@@ -191,6 +197,7 @@ def _watcher(
         history=past,
         stream=verdicts,
         clock=clock,
+        names=names,
     )
 
 

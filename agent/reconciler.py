@@ -144,6 +144,7 @@ class Reconciler:
         audit: audit_.Audit = audit_.NOTHING,
         memory: Memory | None = None,
         learns_names: bool = False,
+        filters_queries: bool = False,
         resolvers: frozenset[net.Address] = frozenset(),
     ) -> None:
         """Take the collaborators; nothing is applied before `run`.
@@ -152,7 +153,13 @@ class Reconciler:
         are believed from `resolvers` besides the cluster's own, where the datapath `learns_names`.
         """
         self._datapath = datapath
-        self._view = endpoint.NodeView(name=node, deny_mode=deny_mode, hold_mode=hold_mode, learns_names=learns_names)
+        self._view = endpoint.NodeView(
+            name=node,
+            deny_mode=deny_mode,
+            hold_mode=hold_mode,
+            learns_names=learns_names,
+            filters_queries=filters_queries,
+        )
         self._memory = memory
         self._resolvers = resolvers
         self._names = name_classes.Remembered()

@@ -78,6 +78,7 @@ VALUES: Mapping[str, Callable[[config_.Config], object]] = {
     "resolver": lambda config: ",".join(map(str, sorted(config.resolvers, key=lambda one: (one.version, int(one))))),
     "dns-min-ttl": lambda config: config.lifetimes.min_ttl_s,
     "dns-grace": lambda config: config.lifetimes.grace_s,
+    "dns-reject": lambda config: config.reject.value,
     "audit-namespace": lambda config: _audited(config, named=False),
     "audit-policy": lambda config: _audited(config, named=True),
     "allow-audit-annotations": lambda config: str(config.audit.annotations).lower(),

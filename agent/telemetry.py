@@ -42,6 +42,8 @@ DNS_UNREAD = {
     f"dns_{what}": what for what in ("untrusted", "unasked", "fragmented", "split", "too_long", "too_many_records")
 }
 """Answers of which nothing, or not all, was learned, by why."""
+DNS_REFUSED = {"dns_refused": "refused", "dns_would_refuse": "audit"}
+"""Queries that a filter of names did not admit, by what became of them."""
 DNS_EVICTED = {"dns_evicted": "endpoint_full", "dns_class_evicted": "names_full", "dns_full": "node_full"}
 """Addresses that were not kept, by why."""
 ENDPOINT_STATES = ("isolated", "open", "held")
@@ -176,6 +178,7 @@ def _names(counters: Mapping[str, int], counted: memory.Counted) -> picture.Name
         queries=counters.get("dns_queries", 0),
         answers=of(DNS_ANSWERS),
         unread=of(DNS_UNREAD),
+        refused=of(DNS_REFUSED),
         evicted=of(DNS_EVICTED),
         forgotten={"name": counted.names_forgotten, "address": counted.addresses_forgotten},
         lost=counters.get("dns_answers_lost", 0),

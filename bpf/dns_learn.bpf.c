@@ -3,53 +3,26 @@
  * The DNS learner, at the host side of a pod's veth. The kernel reads an answer before the pod does, so what the answer
  * says may be connected to from the moment it arrives, and no agent need be alive for it.
  *
- *   nw_dns_query    tc ingress  from the pod: remembers which question it asks of which resolver
+ *   nw_dns_query    tc ingress  from the pod: remembers which question it asks of which resolver, and refuses what
+ *                               policies do not let it ask
  *   nw_dns_answer   tc egress   towards the pod: learns the addresses in the answer to a remembered question
  *   nw_dns_replay   run by user space (BPF_PROG_TEST_RUN): learns what is in its history, by the same code
  *
- * The first two let every packet through, whatever is in it. Here no pod can speak to itself: what it sends over its
- * loopback interface, or over one that it made, never comes by (F12, F12b).
+ * But for what is refused they let every packet through, whatever is in it. Here no pod can speak to itself: what it
+ * sends over its loopback interface, or over one that it made, never comes by (F12, F12b).
  */
 #include <linux/pkt_cls.h>
 
 #include "dns_class.h"
+#include "dns_filter.h"
 #include "dns_maps.h"
+#include "dns_message.h"
 #include "dns_packet.h"
 #include "dns_pending.h"
 #include "dns_records.h"
 #include "lookup.h"
 
-#define NW_DNS_FLAG_ANSWER 0x80		/* first byte of the flags */
-#define NW_DNS_OPCODE 0x78
-#define NW_DNS_RCODE 0x0f		/* second byte */
 #define NW_DNS_REPLAY_ROWS (NW_DNS_MESSAGE_MAX / sizeof(struct replay_row))
-
-/* Bring the message into this processor's walk. Null: it has no header, or could not be read. */
-static __always_inline struct dns_walk *dns_message_load(struct __sk_buff *skb, const struct dns_packet *packet)
-{
-	struct dns_walk *walk = dns_walk_find();
-	__u32 length = packet->length;
-
-	if (!walk || length < NW_DNS_HEADER)
-		return 0;
-	if (length > NW_DNS_MESSAGE_MAX)
-		length = NW_DNS_MESSAGE_MAX;
-	length = dns_bounded(length - 1, NW_DNS_MESSAGE_MAX - 1) + 1;
-	if (bpf_skb_load_bytes(skb, packet->message, walk->message, length))
-		return 0;
-	walk->length = length;
-	walk->told.time_ns = bpf_ktime_get_boot_ns();
-	walk->told.length = length;
-	walk->told.protocol = packet->protocol;
-	walk->told.resolver = packet->resolver;
-	return walk;
-}
-
-/* Whether the header is a standard query's, or its answer's, with one question. */
-static __always_inline bool dns_header_is(const struct dns_walk *walk, __u8 answer)
-{
-	return (walk->message[2] & (NW_DNS_FLAG_ANSWER | NW_DNS_OPCODE)) == answer && dns_be16(walk->message + 4) == 1;
-}
 
 static __always_inline bool dns_resolver_is_trusted(const struct addr6 *resolver)
 {
@@ -102,12 +75,9 @@ static __always_inline __u8 dns_answer_learn(struct dns_walk *walk)
 
 static __always_inline void dns_answer_tell(struct dns_walk *walk)
 {
-	__u32 length = dns_bounded(walk->length - 1, NW_DNS_MESSAGE_MAX - 1) + 1 + sizeof(walk->told);
-
 	dns_count(NW_DNS_COUNT_ANSWERS);
 	dns_count(NW_DNS_COUNT_LEARNED - NW_DNS_LEARNED + walk->told.outcome);
-	if (bpf_ringbuf_output(NW_MAP(fqdn_answers), &walk->told, length, 0))
-		dns_count(NW_DNS_COUNT_ANSWERS_LOST);
+	dns_tell(walk, true);
 }
 
 /* A whole message from port 53 to a pod of ours. */
@@ -119,7 +89,8 @@ static __always_inline void dns_answer_read(struct __sk_buff *skb, const struct 
 		return;
 	walk->told.endpoint = endpoint;
 	if (!dns_header_is(walk, NW_DNS_FLAG_ANSWER) || !dns_question_read(walk) || !dns_pending_take(walk, packet)) {
-		dns_count(NW_DNS_COUNT_UNASKED);
+		if (skb->tc_index != NW_DNS_MADE_HERE)
+			dns_count(NW_DNS_COUNT_UNASKED);
 		return;
 	}
 	walk->told.outcome = dns_answer_learn(walk);
@@ -180,8 +151,11 @@ static __always_inline int dns_replay(struct __sk_buff *skb)
 
 SEC("tc") int nw_dns_query(struct __sk_buff *skb)
 {
-	dns_query(skb);
-	return TC_ACT_UNSPEC;
+	int action = dns_filter(skb);
+
+	if (action == TC_ACT_UNSPEC)
+		dns_query(skb);
+	return action;
 }
 
 SEC("tc") int nw_dns_answer(struct __sk_buff *skb)

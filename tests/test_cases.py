@@ -14,9 +14,10 @@ from typing import TypeAlias
 import pytest
 
 from agent import snapshot
+from agent.datapath import judge
 from agent.model import verdict
-from agent.policy import evaluator
-from tests.support import cases, flows, rendered, simulated
+from agent.policy import evaluator, queries
+from tests.support import asking, cases, flows, rendered, simulated
 
 EVERY_TABLE = pytest.mark.parametrize(
     "path", cases.paths(), ids=lambda path: str(path.relative_to(cases.DIRECTORY).with_suffix(""))
@@ -109,6 +110,44 @@ def test_the_problems_of_the_manifests_are_shown_and_of_sound_ones_there_are_non
         assert bool(found) is bool(step.problems)
 
 
+@EVERY_TABLE
+def test_queries_pass_and_are_refused_as_the_table_says_by_the_rules_and_by_what_the_compiler_makes(
+    path: pathlib.Path, read: Read
+) -> None:
+    """Rule E17: by the evaluator, and by the filters of the source's node."""
+    case, clusters = read(path)
+    nodes = simulated.MemoryCluster()
+    for number, (step, cluster) in enumerate(zip(case.steps, clusters, strict=True)):
+        if step.queries:
+            nodes.apply(cluster)
+            nodes.learn(cluster, step.learned)
+        wrong = [
+            f"step {number}: {check.source} asks {check.target} for {name}: {found}"
+            for check in step.queries
+            for name, expected in check.answered.items()
+            for found in _asked(nodes, cluster, step, check, name)
+            if found != _ADMISSIONS[expected, name in check.audited]
+        ]
+        assert not wrong, "\n".join(wrong)
+
+
+_ADMISSIONS = {
+    (True, False): judge.Admission.ADMITTED,
+    (True, True): judge.Admission.WOULD_REFUSE,
+    (False, False): judge.Admission.REFUSED,
+}
+
+
+def test_the_queries_of_the_seed_are_answered_where_its_zone_says_so(read: Read) -> None:
+    """Rule E17: `resolves: false` is a name that may not be asked for."""
+    case, _ = read(cases.DIRECTORY / "seeds" / "05-cilium-egress-dns.yaml")
+    (step,) = case.steps
+    (asked, _) = step.queries
+    assert {name: asked.answered[name] for name in step.zone} == {
+        name: answer.get("resolves", True) for name, answer in step.zone.items()
+    }
+
+
 def test_every_table_of_the_project_names_the_rules_it_is_about(read: Read) -> None:
     own = [path for path in cases.paths() if path.parent.name not in ("networkpolicy", "seeds")]
     assert len(own) > 60
@@ -121,7 +160,7 @@ def test_where_no_names_are_learned_what_allows_by_name_allows_nothing_and_says_
     nodes = simulated.Cluster(rendered.RenderedDatapath)
     nodes.apply(cluster)
     paths = {problem.path for problem in nodes.problems}
-    assert paths == {"spec.egress[0].toPorts[0].rules.dns", "spec.egress[1].toFQDNs"}
+    assert paths == {"spec.egress[0].toPorts[0].rules.dns", "spec.egress[0].toPorts", "spec.egress[1].toFQDNs"}
     for pair, _, _, flow in _judged(cluster, case.steps[0]):
         assert not nodes.passes(flow) or pair[0] != "app-namespace/frontend"
 
@@ -132,6 +171,40 @@ def _judged(cluster: snapshot.Snapshot, step: cases.Step) -> Iterator[tuple[case
         for pair, expected in check.expected.items():
             for flow in flows.flows(cluster, pair, check):
                 yield pair, expected, pair in check.audited, flows.knowing(step, flow)
+
+
+def _asked(
+    nodes: simulated.MemoryCluster, cluster: snapshot.Snapshot, step: cases.Step, check: cases.QueryCheck, name: str
+) -> Iterator[judge.Admission | str]:
+    """Yield what the rules and what the filters say of one query, in every family; or what is wrong before that."""
+    dialled = list(_dialled_for(cluster, step, check))
+    assert dialled
+    for flow, reached in dialled:
+        refused, would = asking.refused(cluster, reached, name, simulated.HONOURED)
+        yield _ADMISSIONS[not refused, would]
+        yield nodes.asks(flow, name).admission
+        if not check.service:
+            answer = queries.evaluate(cluster, flow, name, simulated.HONOURED)
+            if not nodes.passes(flow) or (answer.allowed, answer.would_refuse) != (not refused, would):
+                yield f"{answer}, where the flow passes: {nodes.passes(flow)}"
+
+
+def _dialled_for(
+    cluster: snapshot.Snapshot, step: cases.Step, check: cases.QueryCheck
+) -> Iterator[tuple[evaluator.Flow, list[evaluator.Flow]]]:
+    """Yield each flow as it is dialled, and those that it may become."""
+    namespace, _, name = check.target.partition("/")
+    if check.service:
+        asked = cases.ServiceCheck(
+            namespace=namespace, service=name, port=check.port, protocol=check.protocol, reached={}
+        )
+        reached = _to_backends(cluster, step, asked, check.source)
+        (address,) = cluster.services[namespace, name].cluster_addresses
+        yield dataclasses.replace(reached[0], destination=None, destination_address=address, port=check.port), reached
+        return
+    pair = cases.Check(port=check.port, protocol=check.protocol, family=None, expected={})
+    for flow in flows.flows(cluster, (check.source, check.target), pair):
+        yield flows.knowing(step, flow), [flow]
 
 
 def _evaluated(cluster: snapshot.Snapshot, flow: evaluator.Flow) -> evaluator.Decision:

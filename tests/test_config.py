@@ -11,7 +11,7 @@ import pytest
 from agent import config, errors
 from agent.datapath import engines
 from agent.fqdn import history
-from agent.model import audit, collector, endpoint
+from agent.model import audit, collector, endpoint, fqdn
 
 
 def arguments(tmp_path: pathlib.Path, *more: str) -> list[str]:
@@ -237,6 +237,12 @@ def test_resolvers_are_addresses_one_by_one_or_several_in_a_text(tmp_path: pathl
     for wrong in ("dns.example.com", "192.0.2.0/24", "fe80::1%eth0", "192.0.2.53:53"):
         with pytest.raises(errors.InvalidInput, match="--resolver"):
             config.parse(arguments(tmp_path, "--resolver", wrong))
+
+
+@pytest.mark.parametrize("reject", list(fqdn.Reject))
+def test_what_is_refused_gets_the_answer_that_was_chosen(tmp_path: pathlib.Path, reject: fqdn.Reject) -> None:
+    assert config.parse(arguments(tmp_path)).home.reject is fqdn.Reject.REFUSED
+    assert config.parse(arguments(tmp_path, "--dns-reject", reject.value)).home.reject is reject
 
 
 def test_answers_are_good_for_their_ttl_and_a_minute_unless_told(tmp_path: pathlib.Path) -> None:

@@ -85,8 +85,10 @@ def _end(end: records.End) -> str:
         name = str(service)
     else:
         name = end.names[0] if end.names else str(end.address)
-    word = next(iter(sorted(end.reserved)), "")
-    return f"{name} ({word or end.identity or end.address})"
+    word = str(next(iter(sorted(end.reserved)), "") or end.identity or "")
+    known = [name, word] if end.pod or service is not None else [name, word, str(end.address)]
+    _, *more = dict.fromkeys(one for one in known if one)
+    return f"{name} ({', '.join(more) or end.address})"
 
 
 def _at(node: str) -> str:

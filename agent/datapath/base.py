@@ -7,13 +7,14 @@ gone is no error. The last policy stays in force when the agent dies, and `open`
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import tracing
-from agent.model import endpoint, fqdn
+from agent.model import endpoint, fqdn, net
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class EngineReport:
     """Which iptables is used, `legacy` or `nft`; empty where none is."""
     learns_names: bool = False
     """Whether it learns the addresses that DNS gives pods; else what is allowed by name is denied."""
+    filters_queries: bool = False
+    """Whether it reads which names pods ask for; else what restricts these is denied. It learns names then, too."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +62,26 @@ SETS = "ipset"
 """The name under which all sets of an engine are one usage."""
 
 
+class Outcome(enum.Enum):
+    """How a DNS message was taken; the value is what the kernel says."""
+
+    LEARNED = 1
+    NO_RULE = 2
+    """No rule has such a name."""
+    NEGATIVE = 3
+    """An error, or no records (F7)."""
+    MALFORMED = 4
+    """What came before the fault was learned (F14)."""
+    REFUSED = 5
+    """No answer, but what a pod sent: a filter of names did not admit it, and it was refused or dropped."""
+    WOULD_REFUSE = 6
+    """Likewise, and it passed: the filter is of policies in audit (rule A51)."""
+
+
+REFUSALS = frozenset({Outcome.REFUSED, Outcome.WOULD_REFUSE})
+"""Of queries; all other outcomes are of answers."""
+
+
 class Answer(Protocol):
     """One of them."""
 
@@ -72,11 +95,43 @@ class Answer(Protocol):
 
     @property
     def message(self) -> bytes:
-        """Hostile: whoever owns the name has written it."""
+        """Hostile: whoever owns the name, or the pod, has written it. Empty where what is refused is no message."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it was taken."""
+
+    @property
+    def protocol(self) -> int:
+        """IANA number."""
+
+    @property
+    def resolver(self) -> net.Address:
+        """Who answered, or was asked: the address as the pod dialled it."""
+
+    @property
+    def resolver_port(self) -> int:
+        """The port that was asked; of answers 0, as the following four are."""
+
+    @property
+    def client_port(self) -> int:
+        """The pod's; 0 where there is none."""
+
+    @property
+    def policy_set(self) -> int:
+        """The set that has the filter."""
+
+    @property
+    def rule(self) -> int:
+        """The rule that allows what the filter admits; 0: a Service's backends are allowed by several."""
+
+    @property
+    def repeats(self) -> int:
+        """Refusals of this kind that were kept back since the last one."""
 
 
 class Answers(Protocol):
-    """A ring of DNS answers as pods got them; places in it are bytes since it was made."""
+    """A ring of DNS answers as pods got them, and of what was refused; places in it are bytes since it was made."""
 
     @property
     def fd(self) -> int:

@@ -20,13 +20,13 @@ import dataclasses
 import enum
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent import clock, errors
-from agent.datapath import base, bridges, layered, memory, merged, migration, privileges
+from agent.datapath import base, bridges, layered, lookups, memory, merged, migration, privileges
 from agent.fqdn import history
-from agent.model import verdict
+from agent.model import fqdn, net, verdict
 
 if TYPE_CHECKING:
     from agent.datapath.bpf import datapath as bpf_
@@ -72,6 +72,8 @@ class Home:
     """Verdicts of one kind that are told in a second, once a burst is spent; 0: all."""
     lifetimes: history.Lifetimes = dataclasses.field(default_factory=history.Lifetimes)
     """How long what DNS says is good for."""
+    reject: fqdn.Reject = fqdn.Reject.REFUSED
+    """What a pod gets that asks for a name which it may not ask for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +209,7 @@ def _nfbpf(home: Home, tell: Tell) -> Made:
         cgroup_root=home.cgroup_root,
         verdict_rate=home.verdict_rate,
         lifetimes=home.lifetimes,
+        reject=home.reject,
     )
     predecessor = migration.Predecessor("the iptables engine", remove=removal.everything)
     return Made(
@@ -218,12 +221,11 @@ def _nfbpf(home: Home, tell: Tell) -> Made:
 
 def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Made:
     from agent.datapath.bpf import datapath as bpf_  # noqa: PLC0415 - likewise
-    from agent.datapath.bpf import events, ipvs  # noqa: PLC0415 - see `_make`
-    from agent.datapath.iptables import datapath, variant  # noqa: PLC0415 - likewise
+    from agent.datapath.bpf import events, fqdn_answers, ipvs  # noqa: PLC0415 - see `_make`
+    from agent.datapath.iptables import datapath, names_learner, variant  # noqa: PLC0415 - likewise
 
     privileges.require("enforcing with iptables", privileges.IPTABLES)
     which = None if iptables is Iptables.AUTO else variant.Variant(iptables.value)
-    packet = datapath.IptablesDatapath(variant=which)
     layers = frozenset({verdict.Layer.SOCKET})
     socket = bpf_.BPFDatapath(
         node=home.node,
@@ -231,14 +233,23 @@ def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Mad
         cgroup_root=home.cgroup_root,
         layers=layers,
         verdict_rate=home.verdict_rate,
+        lifetimes=home.lifetimes,
+        reject=home.reject,
     )
+    learned = functools.partial(_learned, socket) if engine is Engine.SOCKET_IPTABLES else lookups.nothing_learned
+    alone = engine is Engine.IPTABLES
+    learner = names_learner.Learner(home.lifetimes, clock.SystemClock().boot_ns) if alone else None
+    packet = datapath.IptablesDatapath(variant=which, learned=learned, learner=learner)
+    answers: Callable[[], base.Answers] | None = (lambda: learner.ring) if learner is not None else None
     sources: list[Callable[[], Source]] = [functools.partial(_logged, packet, home.verdict_rate)]
     if engine is Engine.IPTABLES:
         enforcing: base.Datapath = packet
         predecessor = migration.Predecessor("the BPF engine", remove=functools.partial(_remove_bpf, socket))
     else:
         privileges.require("the socket layer (BPF)", privileges.BPF)
-        enforcing = layered.LayeredDatapath(socket=socket, packet=packet, tell=packet.moments.tell)
+        join = functools.partial(_join, socket, packet)
+        enforcing = layered.LayeredDatapath(socket=socket, packet=packet, tell=packet.moments.tell, join=join)
+        answers = lambda: fqdn_answers.AnswerReader(socket.answers_path)  # noqa: E731 - as sources are
         predecessor = migration.Predecessor("the packet layer of the BPF engine", remove=socket.remove_packet_layer)
         sources.append(lambda: Source(reader=events.EventReader(socket.events_path)))
     return Made(
@@ -246,8 +257,25 @@ def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Mad
             enforcing, lambda report: (predecessor, *_other_variants(report.variant)), tell=tell
         ),
         sources=tuple(sources),
+        answers=answers,
         reasons=(*bridges.unfiltered(), *ipvs.unfiltered()),
     )
+
+
+def _join(socket: bpf_.BPFDatapath, packet: iptables_.IptablesDatapath) -> None:
+    """Have the rules of `packet` ask the programs of `socket`. Raises NotSupported, DatapathError."""
+    programs = socket.names_programs
+    if programs is None:
+        raise errors.DatapathError("nothing is learned")
+    packet.ask(programs)
+
+
+def _learned(socket: bpf_.BPFDatapath, endpoint: int, address: net.Address) -> Sequence[int]:
+    """Ask what is learned; where that cannot be read, a verdict goes without the name's rule."""
+    try:
+        return socket.learned(endpoint, address)
+    except errors.DatapathError:
+        return ()
 
 
 def _logged(packet: iptables_.IptablesDatapath, verdict_rate: int) -> Source:

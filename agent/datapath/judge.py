@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent import desired as desired_
-from agent.datapath import lookups
+from agent.datapath import lookups, plan
 from agent.model import identity, net
 from agent.model import verdict as verdict_
 
@@ -52,6 +53,27 @@ class Judgement:
     def allowed(self) -> bool:
         """Whether the flow passes; what would be denied does (rule A51)."""
         return self.verdict is not DROPPED
+
+
+class Admission(enum.Enum):
+    """What becomes of a DNS query that policy has let through so far."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    WOULD_REFUSE = "would refuse"
+    """It passes, and is told (rule A51)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a filter says of a query."""
+
+    admission: Admission
+    asks: int = desired_.ASKS_ANYTHING
+    """The filter that decided; 0: there is none."""
+    rule: int = 0
+    """The first of the rules that allow what the filter restricts; 0: they differ by backend."""
+    set: int = desired_.NOT_ISOLATED
 
 
 class Flow(NamedTuple):
@@ -104,6 +126,38 @@ class Judge:
             return judged
         return _audited(judged, self._by_set(flow, direction, number, audit))
 
+    def query(self, flow: Flow, names: Sequence[int]) -> Asked:
+        """Judge a query for a name of the classes `names`, sent to `flow` as it was dialled, as nw_dns_query does.
+
+        It speaks of filters alone: what policy denies it lets pass, for others drop that (rule E17).
+        """
+        enforced = self._find.endpoint(self._find.endpoint_of_address(flow.client))
+        if enforced is None or enforced.held:
+            return Asked(admission=Admission.ADMITTED)
+        asked = self._asked(flow, names, enforced.egress_set)
+        if asked.admission is not Admission.ADMITTED:
+            return asked
+        tried = self._asked(flow, names, enforced.egress_audit)
+        if tried.admission is Admission.ADMITTED:
+            return asked
+        return dataclasses.replace(tried, admission=Admission.WOULD_REFUSE)
+
+    def _asked(self, flow: Flow, names: Sequence[int], policy_set: int) -> Asked:
+        if policy_set == desired_.NOT_ISOLATED:
+            return Asked(admission=Admission.ADMITTED)
+        service = self._find.service_at(desired_.Frontend(flow.server, flow.port, flow.protocol))
+        found: plan.ClassValue | desired_.Row | None
+        if service:
+            found = self._find.service_class(policy_set, service)
+        else:
+            found = self._row(flow, net.Direction.EGRESS, policy_set)
+        asks = desired_.ASKS_ANYTHING if found is None else found.asks
+        if found is None or asks == desired_.ASKS_ANYTHING:
+            return Asked(admission=Admission.ADMITTED, set=policy_set)
+        admitted = any(self._find.admits(asks, name_class) for name_class in names)
+        admission = Admission.ADMITTED if admitted else Admission.REFUSED
+        return Asked(admission=admission, asks=asks, rule=found.rule, set=policy_set)
+
     def connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
         """Judge what a process in network namespace `cookie` asks for as the socket layer does."""
         egress = net.Direction.EGRESS
@@ -141,16 +195,21 @@ class Judge:
 
     def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
         """Find the longest match among the rows of the peer's identity, else of ANY, else deny; a name may allow."""
-        peer = flow.server if direction is net.Direction.EGRESS else flow.client
-        row = self._find.row(policy_set, self._find.identity_of(peer), direction, flow.protocol, flow.port)
-        if row is None:
-            row = self._find.row(policy_set, identity.ANY, direction, flow.protocol, flow.port) or _DEFAULT
+        row = self._row(flow, direction, policy_set)
         if row.action is not desired_.Action.ALLOW:
             row = self._by_name(flow, direction, number, policy_set, row) or row
         if row.action is desired_.Action.ALLOW:
             return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
         reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
         return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
+
+    def _row(self, flow: Flow, direction: net.Direction, policy_set: int) -> desired_.Row:
+        """Find the row that decides without names."""
+        peer = flow.server if direction is net.Direction.EGRESS else flow.client
+        row = self._find.row(policy_set, self._find.identity_of(peer), direction, flow.protocol, flow.port)
+        if row is None:
+            row = self._find.row(policy_set, identity.ANY, direction, flow.protocol, flow.port)
+        return row or _DEFAULT
 
     def _by_name(
         self, flow: Flow, direction: net.Direction, number: int, policy_set: int, denying: desired_.Row
@@ -174,6 +233,8 @@ class Judge:
                 return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, found.rule, policy_set)
             case desired_.ServiceClass.NONE:
                 return _judged(DROPPED, verdict_.Reason.SERVICE_DENIED, egress, number, found.rule, policy_set)
+            case desired_.ServiceClass.MIXED:
+                return None
 
 
 def first(egress: Judgement, ingress: Judgement) -> Judgement:

@@ -12,6 +12,9 @@ layer keeps the last policy with it.
 Where the second write fails, the layers differ until an apply succeeds: each denies by its own policy and nothing is
 wider than either. The error says so.
 
+Names that DNS teaches are learned by the socket layer's datapath, and the packet layer asks that for what they open. So
+a name that the old policy allows goes on being open to packets, as to sockets, until the second write.
+
 One number names a state: the socket layer's generation, which its events carry whole. The packet layer's generation
 is told to go by that number (`tell`).
 """
@@ -25,17 +28,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import base, tracing
-from agent.model import endpoint
+from agent.model import endpoint, fqdn
 
 
 class LayeredDatapath(base.Datapath):
     """Keeps `base.Datapath` with two datapaths that keep it."""
 
-    def __init__(self, *, socket: base.Datapath, packet: base.Datapath, tell: Callable[[int, int], object]) -> None:
-        """`tell` takes a generation of `packet` and the number reported for it."""
+    def __init__(
+        self,
+        *,
+        socket: base.Datapath,
+        packet: base.Datapath,
+        tell: Callable[[int, int], object],
+        join: Callable[[], object],
+    ) -> None:
+        """`tell` takes a generation of `packet` and the number reported for it.
+
+        `join` has `packet` ask for what `socket` learns, both being open; it raises DatapathError where it cannot.
+        """
         self._socket = socket
         self._packet = packet
         self._tell = tell
+        self._join = join
 
     def open(self) -> base.EngineReport:
         """Open both, the packet layer first: it needs no compiler. Raises what either does, with neither open."""
@@ -44,14 +58,27 @@ class LayeredDatapath(base.Datapath):
             packet = self._packet.open()
             undo.callback(self._socket.close)
             socket = self._socket.open()
+            unlearned = self._join_names(socket)
             undo.pop_all()
         return dataclasses.replace(
             packet,
             mode=f"{socket.mode}+{packet.mode}",
-            reasons=(*socket.reasons, *packet.reasons),
+            reasons=(*socket.reasons, *unlearned, *packet.reasons),
             proved=(*socket.proved, *packet.proved),
             unproved=(*socket.unproved, *packet.unproved),
+            learns_names=socket.learns_names and not unlearned,
+            filters_queries=socket.filters_queries and not unlearned,
         )
+
+    def _join_names(self, socket: base.EngineReport) -> tuple[str, ...]:
+        """Return why the packet layer does not know what is learned; empty: it does, or there is nothing to know."""
+        if not socket.learns_names:
+            return ()
+        try:
+            self._join()
+        except errors.DatapathError as error:
+            return (f"addresses that are learned by their names are not open to packets: {error}",)
+        return ()
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Write both. Raises what the packet layer raises, with nothing changed, or ApplyFailed."""
@@ -71,13 +98,26 @@ class LayeredDatapath(base.Datapath):
             seconds=packet.seconds + socket.seconds,
         )
 
+    def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:
+        """Have the socket layer's datapath learn."""
+        return self._socket.learn_names(desired)
+
+    def replay(self, learned: fqdn.LearnedAddresses) -> int:
+        """Have it learn these."""
+        return self._socket.replay(learned)
+
+    def known(self) -> fqdn.Known:
+        """Read what it has learned."""
+        return self._socket.known()
+
     def settle(self) -> None:
         """Settle both, the second also where the first fails."""
         self._both(self._packet.settle, self._socket.settle)
 
     def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
-        """Let the packet layer check sources at the veths; the socket layer knows no source."""
+        """Let the packet layer check sources at the veths, and the socket layer's datapath learn names there."""
         self._packet.attach_links(sandboxes)
+        self._socket.attach_links(sandboxes)
 
     def repair(self) -> Sequence[str]:
         """Repair both."""

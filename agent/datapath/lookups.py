@@ -9,7 +9,7 @@ such maps has the DesiredState, and writing that out as tables would cost a whol
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -21,6 +21,15 @@ _PORT_BITS = range(16, -1, -1)
 Learned: TypeAlias = Mapping[tuple[int, net.Address], Sequence[int]]
 """Endpoint and address -> classes of the names that it was learned for."""
 NOTHING_LEARNED: Learned = MappingProxyType({})
+
+
+Ask: TypeAlias = Callable[[int, net.Address], Sequence[int]]
+"""Of one endpoint and address."""
+
+
+def nothing_learned(_endpoint: int, _address: net.Address) -> Sequence[int]:
+    """Answer for who learns nothing."""
+    return ()
 
 
 class Subject(Protocol):
@@ -77,6 +86,9 @@ class Lookups(Protocol):
     def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
         """Return the classes of the names for which DNS gave an endpoint this address, those that have not expired."""
 
+    def admits(self, asks: int, name_class: int) -> bool:
+        """Tell whether names of a class may be asked for where the filter is `asks`."""
+
 
 class InTables:
     """Looks into tables as the programs do; reads the generation once."""
@@ -132,6 +144,10 @@ class InTables:
         """Look into what has been learned."""
         return self._learned.get((endpoint, address), ())
 
+    def admits(self, asks: int, name_class: int) -> bool:
+        """Look into `policy`."""
+        return plan.filter_key(asks, name_class) in self.tables.policy
+
     def _live(self, pair: plan.Slots | None) -> int:
         return pair[self._slot] if pair else 0
 
@@ -139,9 +155,10 @@ class InTables:
 class InState:
     """Looks into a state; for one thread, as indexes are made when they are first needed."""
 
-    def __init__(self, state: desired_.DesiredState) -> None:
-        """Keep `state`; nothing is indexed yet."""
+    def __init__(self, state: desired_.DesiredState, learned: Ask = nothing_learned) -> None:
+        """Keep `state`; nothing is indexed yet. What has been learned is no part of it: `learned` is asked."""
         self.state = state
+        self._learned = learned
         self._shapes: dict[int, Mapping[int, tuple[int, ...]]] = {}
 
     def endpoint(self, number: int) -> desired_.Endpoint | None:
@@ -196,12 +213,18 @@ class InState:
 
     def service_class(self, number: int, service: int) -> plan.ClassValue | None:
         """Return what the set allows of the service."""
-        found = self.state.classes.get((number, service))
-        return plan.ClassValue(*found) if found else None
+        found, asks = self.state.classes.get((number, service)), self.state.service_asks.get((number, service), 0)
+        if found is None and not asks:
+            return None
+        return plan.ClassValue(*(found or (desired_.ServiceClass.MIXED, 0)), asks)
 
-    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:  # noqa: ARG002 - a state learns nothing
-        """Return nothing: what is learned is no part of a state."""
-        return ()
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Ask for what has been learned."""
+        return self._learned(endpoint, address)
+
+    def admits(self, asks: int, name_class: int) -> bool:
+        """Tell whether the filter has the class."""
+        return name_class in self.state.filters.get(asks, ())
 
     @functools.cached_property
     def _by_address(self) -> Mapping[net.Address, int]:

@@ -87,6 +87,13 @@ class MemoryDatapath(base.Datapath):
         """Judge likewise, and return what each side says that has a say, egress first."""
         return self._judging().ends(judge_.Flow(client=client, server=server, protocol=protocol, port=port), hook)
 
+    def judge_query(
+        self, *, client: net.Address, server: net.Address, port: int, name: str, protocol: int = net.Protocol.UDP.value
+    ) -> judge_.Asked:
+        """Judge a DNS query for `name`, sent to `server` as it was dialled, as the program at the pod's veth does."""
+        flow = judge_.Flow(client=client, server=server, protocol=protocol, port=port)
+        return self._judging().query(flow, self._classes.of(name))
+
     def judge_connect(self, cookie: int, address: net.Address, protocol: int, port: int) -> Judgement:
         """Judge connect() or sendmsg() of a process in network namespace `cookie` as the socket layer does."""
         return self._judging().connect(cookie, net.normalize(address), protocol, port)

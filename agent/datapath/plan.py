@@ -27,6 +27,8 @@ from agent import errors
 from agent.datapath import slots
 from agent.model import endpoint, identity, net
 
+MEND = "mend"
+"""The step that comes last: nobody needs what it removes."""
 GENERATIONS = 1 << 32
 """The generation is a u32 and wraps; its lowest bit, the slot, wraps with it."""
 
@@ -69,12 +71,21 @@ A change needs room for the old and the new entries at once.
 """
 
 
+class Asking(enum.Enum):
+    """What stands in the direction's place in the rows of a filter; the value is what the map carries."""
+
+    ASK = 3
+
+
 class PolicyKey(NamedTuple):
-    """A row of one policy set; the rest reads as `desired.RowKey`. A tuple, for there are many."""
+    """A row of one policy set; the rest reads as `desired.RowKey`. A tuple, for there are many.
+
+    Also a row of a filter: `set` is then its number, `identity` a name class that may be asked for, the rest 0.
+    """
 
     set: int
     identity: int
-    direction: net.Direction
+    direction: net.Direction | Asking
     protocol: int
     port: int
     port_bits: int
@@ -86,6 +97,8 @@ class ClassValue:
 
     service_class: desired_.ServiceClass
     rule: int
+    asks: int = desired_.ASKS_ANYTHING
+    """The filter of what is sent to the service (`DesiredState.service_asks`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +113,9 @@ class EndpointSlot:
     egress_names: bool = False
     """Whether the egress set has rows of name classes: only then does anybody look for names."""
     egress_audit_names: bool = False
+    egress_asks: bool = False
+    """Whether the egress set has filters, and what is asked here is read: without that, rows that have one deny."""
+    egress_audit_asks: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,12 +190,13 @@ class Plan:
     written: int
 
 
-def plan(realized: Tables, desired: desired_.DesiredState) -> Plan:
+def plan(realized: Tables, desired: desired_.DesiredState, *, unread: frozenset[int] = frozenset()) -> Plan:
     """Plan the way from `realized`, which may be a crash's leavings, to `desired`.
 
+    Nobody reads what the endpoints `unread` ask for, so what a filter restricts is denied there.
     Raises MapFull, before anything is written, where old and new entries together exceed `CAPACITY`.
     """
-    wanted = at_rest(desired)
+    wanted = at_rest(desired, unread=unread)
     staged, flips = _staged(realized, wanted)
     generation = (realized.generation + 1) % GENERATIONS if flips else realized.generation
     final = dataclasses.replace(
@@ -204,19 +221,25 @@ def plan(realized: Tables, desired: desired_.DesiredState) -> Plan:
     )
 
 
-def at_rest(desired: desired_.DesiredState) -> Tables:
+def at_rest(desired: desired_.DesiredState, *, unread: frozenset[int] = frozenset()) -> Tables:
     """Write `desired` as tables at rest; the generation is left at 0."""
     endpoints = sorted(desired.endpoints.values(), key=lambda item: item.id)
     by_name = frozenset(policy_set.id for policy_set in desired.sets.values() if _allows_by_name(policy_set))
-    class_values = {value: ClassValue(*value) for value in set(desired.classes.values())}
+    asking = _asking(desired) if desired.filters else frozenset()
     return Tables(
         policy={
-            PolicyKey(policy_set.id, key.identity, policy_set.direction, key.protocol, key.port, key.port_bits): row
-            for policy_set in desired.sets.values()
-            for key, row in policy_set.rows.items()
+            **{
+                PolicyKey(policy_set.id, key.identity, policy_set.direction, key.protocol, key.port, key.port_bits): row
+                for policy_set in desired.sets.values()
+                for key, row in policy_set.rows.items()
+            },
+            **_filter_rows(desired.filters),
         },
-        service_class={key: class_values[value] for key, value in desired.classes.items()},
-        endpoints={item.id: _endpoint_value(item, by_name) for item in endpoints},
+        service_class=_class_values(desired),
+        endpoints={
+            item.id: _endpoint_value(item, by_name, asking if item.id not in unread else frozenset())
+            for item in endpoints
+        },
         ep_by_netns={item.netns_cookie: (item.id, item.id) for item in endpoints if item.netns_cookie},
         ep_by_ifindex={item.veth_ifindex: (item.id, item.id) for item in endpoints if item.veth_ifindex},
         ep_by_ip={address: (item.id, item.id) for item in endpoints for address in item.addresses},
@@ -262,7 +285,33 @@ def _allows_by_name(policy_set: desired_.PolicySet) -> bool:
     return egress and any(key.identity >= identity.FIRST_NAME_CLASS for key in policy_set.rows)
 
 
-def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int]) -> EndpointValue:
+def filter_key(asks: int, name_class: int) -> PolicyKey:
+    """Return the key of the row that lets pods ask for names of a class where the filter is `asks`."""
+    return PolicyKey(asks, name_class, Asking.ASK, desired_.ANY_PROTOCOL, 0, 0)
+
+
+def _asking(desired: desired_.DesiredState) -> frozenset[int]:
+    """Return the sets that have filters."""
+    by_rows = {number for number, item in desired.sets.items() if any(row.asks for row in item.rows.values())}
+    return frozenset(by_rows) | {number for number, _ in desired.service_asks}
+
+
+def _filter_rows(filters: Mapping[int, frozenset[int]]) -> Mapping[PolicyKey, desired_.Row]:
+    admitted = desired_.Row(desired_.Action.ALLOW, 0)
+    return {filter_key(number, class_): admitted for number, classes in filters.items() for class_ in classes}
+
+
+def _class_values(desired: desired_.DesiredState) -> Mapping[tuple[int, int], ClassValue]:
+    """Write the classes of services, those that are mixed where they have a filter; equal ones are one value."""
+    values = {value: ClassValue(*value) for value in set(desired.classes.values())}
+    content = {key: values[value] for key, value in desired.classes.items()}
+    mixed = ClassValue(desired_.ServiceClass.MIXED, 0)
+    for key, asks in desired.service_asks.items():
+        content[key] = dataclasses.replace(content.get(key, mixed), asks=asks)
+    return content
+
+
+def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int], asking: frozenset[int]) -> EndpointValue:
     slot = EndpointSlot(
         ingress_set=item.ingress_set,
         egress_set=item.egress_set,
@@ -271,6 +320,8 @@ def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int]) -> Endpoin
         egress_audit=item.egress_audit,
         egress_names=item.egress_set in by_name,
         egress_audit_names=item.egress_audit in by_name,
+        egress_asks=item.egress_set in asking,
+        egress_audit_asks=item.egress_audit in asking,
     )
     return EndpointValue(slots=(slot, slot), ingress_ifindex=item.ingress_ifindex)
 
@@ -315,7 +366,7 @@ def _mending(have: Tables, final: Tables) -> Step:
     upserts = {table: _missing(have.content(table), final.content(table)) for table in _GENERATIONAL}
     deletes = {table: frozenset(have.content(table).keys() - final.content(table).keys()) for table in Table}
     return Step(
-        name="mend",
+        name=MEND,
         upserts={table: content for table, content in upserts.items() if content},
         deletes={table: keys for table, keys in deletes.items() if keys},
     )

@@ -248,7 +248,7 @@ def is_wanted(table: plan.Table, key: walk.Key, value: object, wanted: Wanted) -
 def _is_of_set(table: plan.Table, key: walk.Key, value: object, policy_set: int) -> bool:
     match table:
         case plan.Table.POLICY:
-            return bool(key.set == policy_set)
+            return bool(key.set == policy_set and key.direction is not plan.Asking.ASK)
         case plan.Table.SERVICE_CLASS:
             return bool(key[0] == policy_set)
         case plan.Table.ENDPOINTS:
@@ -260,7 +260,8 @@ def _is_of_set(table: plan.Table, key: walk.Key, value: object, policy_set: int)
 def _is_of_endpoint(table: plan.Table, key: walk.Key, value: object, endpoint: desired_.Endpoint) -> bool:
     match table:
         case plan.Table.POLICY | plan.Table.SERVICE_CLASS:
-            return (key.set if table is plan.Table.POLICY else key[0]) in walk.sets_of(endpoint)
+            filters = table is plan.Table.POLICY and key.direction is plan.Asking.ASK
+            return not filters and key[0] in walk.sets_of(endpoint)
         case plan.Table.ENDPOINTS:
             return bool(key == endpoint.id)
         case plan.Table.EP_BY_NETNS | plan.Table.EP_BY_IFINDEX | plan.Table.EP_BY_IP:

@@ -107,6 +107,10 @@ class Recording(lookups.Lookups):
         """Ask for what DNS has said."""
         return self._learned_in.learned(endpoint, address)
 
+    def admits(self, asks: int, name_class: int) -> bool:
+        """Look into `policy`."""
+        return self._value(plan.Table.POLICY, plan.filter_key(asks, name_class)) is not None
+
     def _value(self, table: plan.Table, key: Key) -> Any:
         found = self._place.look(table, key)
         self.looks.append(Look(table, key, found))
@@ -137,6 +141,9 @@ class InTables(Place):
 def entries(table: plan.Table, key: Key) -> Iterator[Key]:
     """Yield every key of `table` that would answer for `key`, the one that goes first first."""
     if table is plan.Table.POLICY:
+        if key.direction is plan.Asking.ASK:
+            yield key
+            return
         for bits in range(PORT_BITS, -1, -1):
             kept = PORT_BITS - bits
             yield key._replace(port=key.port >> kept << kept, port_bits=bits)
@@ -171,6 +178,7 @@ def of_state(state: desired_.DesiredState, *addresses: net.Address) -> InTables:
         held_ranges=frozenset(found for found, _ in _covering(((held, 0) for held in state.held_ranges), known)),
         frontends={key: value for key, value in state.frontends.items() if key.address in known},
         classes={key: value for key, value in state.classes.items() if key[0] in sets},
+        service_asks={key: value for key, value in state.service_asks.items() if key[0] in sets},
     )
     return InTables(plan.at_rest(wanted))
 

@@ -56,6 +56,11 @@ class Words:
         known = self._state.rules.get(number)
         return str(known) if known else f"rule {number} (unknown)"
 
+    def filter(self, number: int) -> str:
+        """Return `filter N` with the patterns of the names that may be asked for."""
+        known = self._state.filter_patterns.get(number)
+        return f"filter {number} ({'unknown' if known is None else ', '.join(sorted(map(str, known))) or 'no name'})"
+
     def service(self, number: int) -> str:
         """Return `service N` with the Services that have this content."""
         known = self._state.services.get(number, ())
@@ -73,6 +78,8 @@ class Words:
         """Return a key of `table` in words."""
         match table:
             case plan.Table.POLICY:
+                if key.direction is plan.Asking.ASK:
+                    return f"{self.filter(key.set)}, {self.identity(key.identity)}"
                 who = "any identity" if key.identity == identity.ANY else self.identity(key.identity)
                 traffic = ports(key.protocol, key.port, key.port_bits)
                 return f"set {key.set}, {key.direction.name.lower()}, {who}, {traffic}"
@@ -96,7 +103,7 @@ class Words:
                 return self._row(value)
             case plan.Table.SERVICE_CLASS:
                 allows = f" by {self.rule(value.rule)}" if value.rule else ""
-                return f"{value.service_class.name.lower()} of its backends{allows}"
+                return f"{value.service_class.name.lower()} of its backends{allows}{self._asks(value.asks)}"
             case plan.Table.ENDPOINTS:
                 return self._endpoint_slot(value)
             case plan.Table.EP_BY_NETNS | plan.Table.EP_BY_IFINDEX | plan.Table.EP_BY_IP:
@@ -141,8 +148,11 @@ class Words:
 
     def _row(self, row: desired_.Row) -> str:
         if row.action is desired_.Action.ALLOW:
-            return f"allow by {self.rule(row.rule)}" if row.rule else "allow"
+            return (f"allow by {self.rule(row.rule)}" if row.rule else "allow") + self._asks(row.asks)
         return f"deny by {self.rule(row.rule)}" if row.rule else "deny"
+
+    def _asks(self, number: int) -> str:
+        return f", DNS queries alone, as {self.filter(number)} says" if number else ""
 
     def _endpoint_slot(self, slot: plan.EndpointSlot) -> str:
         said = []

@@ -215,13 +215,20 @@ def _allow(rule: fields.Field, words: _Words, report: fields.Report) -> resource
     try:
         kinds = _kinds(rule, words)
         peers = _peers(rule, words, kinds, report)
-        ports = cilium_ports.allowed(rule.member("toPorts"), report)
+        ports = cilium_ports.allowed(rule.member("toPorts"), report, unfiltered=_unfiltered(words, kinds))
     except fields.Malformed as malformed:
         report.give_up(malformed, _CONSEQUENCE[resources.RuleAction.ALLOW])
         return policies.NO_MATCH
     if not kinds and ports is None:
         return policies.NO_MATCH
     return resources.PolicyRule(peers=peers, ports=ports)
+
+
+def _unfiltered(words: _Words, kinds: list[str]) -> str:
+    """Return why a rule cannot restrict the names that may be asked for; empty: it can (rule E17)."""
+    if not words.names:
+        return cilium_ports.UNFILTERED_INGRESS
+    return cilium_ports.UNFILTERED_NAMES if words.names in kinds else ""
 
 
 def _deny(rule: fields.Field, words: _Words, report: fields.Report) -> resources.PolicyRule:

@@ -91,16 +91,17 @@ def names(field: fields.Field, report: fields.Report) -> tuple[resources.Peer, .
     found: list[fqdn.NamePattern] = []
     for item in field.items():
         try:
-            found.append(_name(item))
+            found.append(name(item))
         except fields.Malformed as malformed:
             report.give_up(malformed, "it stands for no name")
     return (resources.NamesPeer(patterns=tuple(dict.fromkeys(found))),) if found else ()
 
 
-def _name(field: fields.Field) -> fqdn.NamePattern:
+def name(field: fields.Field) -> fqdn.NamePattern:
+    """Read an item of toFQDNs, or of the names that may be asked for. Raises Malformed."""
     field.only("matchName", "matchPattern")
-    name, pattern = field.member("matchName"), field.member("matchPattern")
-    if name.given == pattern.given:
+    exact, pattern = field.member("matchName"), field.member("matchPattern")
+    if exact.given == pattern.given:
         raise fields.Malformed(field.path, "needs one of matchName and matchPattern, and not both")
-    at, parse = (name, patterns.parse_cilium_name) if name.given else (pattern, patterns.parse_cilium_pattern)
+    at, parse = (exact, patterns.parse_cilium_name) if exact.given else (pattern, patterns.parse_cilium_pattern)
     return values.name(at, parse)

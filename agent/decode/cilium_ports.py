@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from agent import errors
-from agent.decode import fields, values
+import dataclasses
+from collections.abc import Collection
+
+from agent.decode import cilium_peers, fields, values
 from agent.fqdn import patterns
-from agent.model import net, resources
+from agent.model import fqdn, net, resources
 
 PORTS_MAX = 40
 _TRANSPORTS = {"TCP": net.Protocol.TCP, "UDP": net.Protocol.UDP, "SCTP": net.Protocol.SCTP}
@@ -13,6 +15,9 @@ _ANY = "ANY"
 _BEYOND = ("serverNames", "listener", "terminatingTLS", "originatingTLS")
 _NOTHING = "this entry matches nothing"
 _EVERYTHING = "this rule denies every port"
+_WATCH = "write matchPattern '*', for any"
+UNFILTERED_INGRESS = f"names that may be asked for are filtered where pods ask, in egress; {_WATCH}"
+UNFILTERED_NAMES = f"names that may be asked for are not filtered towards toFQDNs; {_WATCH}"
 
 
 def authentication(field: fields.Field) -> None:
@@ -21,8 +26,13 @@ def authentication(field: fields.Field) -> None:
         raise fields.Malformed(field.path, "asks for authentication, which is not supported")
 
 
-def allowed(field: fields.Field, report: fields.Report) -> tuple[resources.PortMatch, ...] | None:
-    """Read toPorts of a rule that allows: not given, any (rule E4); an entry that asks for more matches nothing."""
+def allowed(
+    field: fields.Field, report: fields.Report, *, unfiltered: str = ""
+) -> tuple[resources.PortMatch, ...] | None:
+    """Read toPorts of a rule that allows: not given, any (rule E4); an entry that asks for more matches nothing.
+
+    `unfiltered` says why names that may be asked for cannot be restricted there; empty: they can.
+    """
     items = field.items()
     if not items:
         return None
@@ -30,15 +40,18 @@ def allowed(field: fields.Field, report: fields.Report) -> tuple[resources.PortM
     for item in items:
         try:
             _check(item)
+            asks = _asks(item, report, unfiltered)
             entries = _entries(item)
         except fields.Malformed as malformed:
             report.give_up(malformed, _NOTHING)
             continue
+        matches: list[resources.PortMatch] = []
         for entry in entries:
             try:
-                found += _port(entry)
+                matches += _port(entry)
             except fields.Malformed as malformed:
                 report.give_up(malformed, "this port matches nothing")
+        found += matches if asks is None else _datagrams(matches, asks, _dns(item).path, report)
     return tuple(dict.fromkeys(found))
 
 
@@ -50,6 +63,7 @@ def denied(rule: fields.Field, report: fields.Report) -> tuple[resources.PortMat
         for item in items:
             try:
                 _check(item)
+                _asks(item, fields.Report(report.ref), "restricts what a rule that denies has no use for")
             except fields.Malformed as malformed:
                 report.give_up(malformed, "the whole port is denied")
             for entry in _entries(item):
@@ -61,32 +75,54 @@ def denied(rule: fields.Field, report: fields.Report) -> tuple[resources.PortMat
 
 
 def _check(item: fields.Field) -> None:
-    """Refuse what only a proxy could honour (rule E17); DNS that is merely watched restricts nothing."""
+    """Refuse what only a proxy could honour (rule E17)."""
     item.only("ports", "rules", *_BEYOND)
     for name in _BEYOND:
         if item.member(name).given:
             raise fields.Malformed(item.member(name).path, "is not supported")
     rules = item.member("rules")
     for name, at in rules.pairs():
-        member = rules.member(name)
         if name != "dns" and at.given:
-            raise fields.Malformed(member.path, "is not supported: it needs a proxy")
-        if name == "dns" and at.given and not _watches(member):
-            raise fields.Malformed(member.path, "names that may be asked for are not filtered; write matchPattern '*'")
+            raise fields.Malformed(rules.member(name).path, "is not supported: it needs a proxy")
 
 
-def _watches(dns: fields.Field) -> bool:
-    """Tell whether a list of DNS rules, which are ORed, has one that admits every name."""
-    found = False
-    for item in dns.items():
-        item.only("matchName", "matchPattern")
-        text = item.member("matchPattern").value
+def _dns(item: fields.Field) -> fields.Field:
+    return item.member("rules").member("dns")
+
+
+def _asks(item: fields.Field, report: fields.Report, unfiltered: str) -> tuple[fqdn.NamePattern, ...] | None:
+    """Read which names may be asked for, by any of a list; None: every one, so that DNS is merely watched (E17).
+
+    Raises Malformed where there is none, or where `unfiltered` says why they cannot be restricted.
+    """
+    dns = _dns(item)
+    if not dns.given:
+        return None
+    found: list[fqdn.NamePattern] = []
+    for each in dns.items():
         try:
-            every = isinstance(text, str) and patterns.parse_cilium_pattern(text).text == patterns.STAR
-        except errors.InvalidInput as error:
-            raise item.member("matchPattern").malformed(f"a pattern: {error.remedy}") from error
-        found |= every and not item.member("matchName").given
-    return found
+            found.append(cilium_peers.name(each))
+        except fields.Malformed as malformed:
+            report.give_up(malformed, "it stands for no name")
+    if any(pattern.text == patterns.STAR for pattern in found):
+        return None
+    if not found:
+        raise fields.Malformed(dns.path, f"has no name that may be asked for; {_WATCH}")
+    if unfiltered:
+        raise fields.Malformed(dns.path, unfiltered)
+    return tuple(dict.fromkeys(found))
+
+
+def _datagrams(
+    matches: Collection[resources.PortMatch], asks: tuple[fqdn.NamePattern, ...], path: str, report: fields.Report
+) -> list[resources.PortMatch]:
+    """Return what is left where names are restricted: a stream can be cut so that nobody sees what it asks for."""
+    kept = [dataclasses.replace(match, asks=asks) for match in matches if match.protocol is net.Protocol.UDP]
+    left = {match.protocol for match in matches} - {net.Protocol.UDP}
+    if left:
+        which = net.Protocol.TCP if net.Protocol.TCP in left else net.Protocol.SCTP
+        report.add(path, f"queries by {which.name} are not filtered and are denied; write protocol UDP")
+    return kept
 
 
 def _entries(item: fields.Field) -> tuple[fields.Field, ...]:

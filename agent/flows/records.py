@@ -123,6 +123,8 @@ class Record:
     summary: str = ""
     repeats: int = 0
     """Verdicts of its kind before it that were kept back: of its endpoint, peer's identity, port and verdict."""
+    query: str = ""
+    """The name that DNS was asked for and must not be: then it says nothing of who may talk to the resolver."""
 
     @property
     def stands_for(self) -> int:
@@ -238,8 +240,10 @@ def _record(flow: fields.Object, *, node: str) -> Record | None:
     direction = _member(net.Direction, flow.member("traffic_direction", DIRECTIONS))
     addresses = flow.object("IP")
     source, destination = addresses.address("source"), addresses.address("destination")
-    request = flow.member("Type", FLOW_TYPES) == L7
-    if judged is None or direction is None or source is None or destination is None or request:
+    if judged is None or direction is None or source is None or destination is None:
+        return None
+    query = flow.object("l7").object("dns").text("query")
+    if flow.member("Type", FLOW_TYPES) == L7 and (not query or judged is verdict_.Verdict.FORWARDED):
         return None
     protocol, ports = _transport(flow.object("l4"))
     policies, rule = _attribution(flow, judged, direction)
@@ -262,6 +266,7 @@ def _record(flow: fields.Object, *, node: str) -> Record | None:
         reply=flow.truth("is_reply"),
         uuid=flow.text("uuid"),
         summary=flow.text("Summary"),
+        query=query,
         repeats=max(flow.object("aggregate").number(f"{direction.name.lower()}_flow_count", most=COUNT_MOST) - 1, 0),
     )
 

@@ -91,7 +91,7 @@ class Coverage:
     lost: int = 0
     malformed: int = 0
     others: int = 0
-    """Lines that hold no verdict of a policy."""
+    """Lines that hold no verdict of a policy, or one on a DNS query's name."""
     replies: int = 0
     not_by_policy: int = 0
     """Drops that no policy ordered."""
@@ -139,10 +139,13 @@ def _supersedes(new: records.Record, old: records.Record) -> bool:
 def gather(lines: Iterable[records.Record], reader: records.Reader | None = None) -> Told:
     """Put the verdicts of each talk together; `reader`, read to its end, tells what else was in the recording."""
     gathered: dict[Key, _Gathered] = {}
-    replies = not_by_policy = count = kept_back = 0
+    replies = not_by_policy = count = kept_back = queries = 0
     first_ns = last_ns = 0
     nodes: set[str] = set()
     for record in lines:
+        if record.query:
+            queries += record.stands_for
+            continue
         if record.reply:
             replies += record.stands_for
             continue
@@ -167,7 +170,7 @@ def gather(lines: Iterable[records.Record], reader: records.Reader | None = None
         nodes=tuple(sorted(nodes)),
         lost=reader.lost if reader else 0,
         malformed=reader.malformed if reader else 0,
-        others=reader.others if reader else 0,
+        others=(reader.others if reader else 0) + queries,
         replies=replies,
         not_by_policy=not_by_policy,
     )

@@ -17,9 +17,9 @@ are given, CLOCK_BOOTTIME in ns as the kernel's; this module must not read a clo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import TypeVar
 
 from agent.fqdn import classes as classes_
 from agent.fqdn import patterns
@@ -28,15 +28,14 @@ from agent.model import fqdn, net
 NAMES_MAX = 512
 ADDRESSES_MAX = 4096
 """Of one endpoint; an address that two names have counts twice."""
+NAMES_TOLD = 16
+"""Of one address, to whoever asks for its names."""
 CLASSES_MAX = 4
 """Classes that the kernel keeps with one address of an endpoint; those that expire last."""
 SECOND_NS = 1_000_000_000
 EXPIRED_KEPT_NS = 600 * SECOND_NS
 TTL_LIMIT = 1 << 31
 """A TTL from here on counts as 0 (RFC 2181 section 8)."""
-
-_Key = TypeVar("_Key")
-_Member = TypeVar("_Member")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ def _ttl(ttl_s: int) -> int:
 
 
 class History:
-    """Remembers answers; for one thread."""
+    """Remembers answers; for one thread, but for `names`."""
 
     def __init__(self, lifetimes: Lifetimes) -> None:
         """Begin with nothing."""
@@ -77,12 +76,13 @@ class History:
             return
         for address, ttl_s in answered.addresses:
             expires_ns = self._lifetimes.expires_ns(answered.at_ns, ttl_s, answered.alias_ttls_s)
-            self._put(answered.endpoint, name, address, _Times(answered.at_ns, expires_ns))
+            self._put(answered.endpoint, name, address, _Times(answered.at_ns, answered.at_ns, expires_ns))
 
     def restore(self, remembered: Iterable[fqdn.Remembered]) -> None:
         """Take over what another history remembered, in its order."""
         for each in remembered:
-            self._put(each.endpoint, each.name, each.address, _Times(each.answered_ns, each.expires_ns))
+            times = _Times(each.answered_ns, each.answered_ns, each.expires_ns)
+            self._put(each.endpoint, each.name, each.address, times)
 
     def remembered(self) -> Iterator[fqdn.Remembered]:
         """Yield everything, expired or not; of each endpoint what was answered longest ago first."""
@@ -96,15 +96,23 @@ class History:
                     expires_ns=times.expires_ns,
                 )
 
-    def names(self, endpoint: int, address: net.Address, *, now_ns: int | None = None) -> tuple[str, ...]:
-        """Return the names an endpoint has for an address, answered last first; of `now_ns` the unexpired alone."""
+    def names(self, endpoint: int, address: net.Address, *, until_ns: int | None = None) -> tuple[str, ...]:
+        """Return the names by which an endpoint was told an address until then, expired or not; NAMES_TOLD at most.
+
+        Those answered last come first. Any thread may ask: what another takes away meanwhile is left out.
+        """
         known = self._endpoints.get(endpoint)
         if known is None:
             return ()
         at = net.normalize(address)
-        found = [(known.times[name, at], name) for name in known.names_of.get(at, ())]
-        newest = sorted(found, key=lambda each: (-each[0].answered_ns, each[1]))
-        return tuple(name for times, name in newest if now_ns is None or now_ns < times.expires_ns)
+        names = reversed(list(known.names_of.get(at, ())))
+        told = ((name, known.times.get((name, at))) for name in names)
+        before = (name for name, times in told if times and (until_ns is None or times.first_ns <= until_ns))
+        return tuple(itertools.islice(before, NAMES_TOLD))
+
+    def has(self, endpoint: int) -> bool:
+        """Tell whether an endpoint was told anything; any thread may ask."""
+        return endpoint in self._endpoints
 
     def sweep(self, now_ns: int, used: Container[fqdn.Place] = frozenset()) -> None:
         """Forget what expired EXPIRED_KEPT_NS ago, but for addresses in use: connections may need the name (F17)."""
@@ -141,6 +149,7 @@ class History:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Times:
+    first_ns: int
     answered_ns: int
     expires_ns: int
 
@@ -153,27 +162,28 @@ class _Endpoint:
     def __init__(self) -> None:
         self.times: dict[tuple[str, net.Address], _Times] = {}
         self.addresses_of: dict[str, set[net.Address]] = {}
-        self.names_of: dict[net.Address, set[str]] = {}
+        self.names_of: dict[net.Address, dict[str, None]] = {}
 
     def put(self, name: str, address: net.Address, times: _Times) -> None:
         """Note an answer; what was known never expires sooner for it (requirement F19)."""
         known = self.times.pop((name, address), times)
-        self.times[name, address] = _Times(times.answered_ns, max(known.expires_ns, times.expires_ns))
+        expires_ns = max(known.expires_ns, times.expires_ns)
+        self.times[name, address] = _Times(known.first_ns, times.answered_ns, expires_ns)
         addresses = self.addresses_of[name] = self.addresses_of.pop(name, set())
         addresses.add(address)
-        self.names_of.setdefault(address, set()).add(name)
+        names = self.names_of.setdefault(address, {})
+        names.pop(name, None)
+        names[name] = None
 
     def remove(self, name: str, address: net.Address) -> None:
         """Forget one address of one name."""
         del self.times[name, address]
-        _discard(self.addresses_of, name, address)
-        _discard(self.names_of, address, name)
-
-
-def _discard(places: dict[_Key, set[_Member]], key: _Key, member: _Member) -> None:
-    places[key].discard(member)
-    if not places[key]:
-        del places[key]
+        self.addresses_of[name].discard(address)
+        if not self.addresses_of[name]:
+            del self.addresses_of[name]
+        del self.names_of[address][name]
+        if not self.names_of[address]:
+            del self.names_of[address]
 
 
 def replay(

@@ -32,6 +32,23 @@ ALIASES = frozenset({CNAME, DNAME})
 ADDRESS_BYTES = {A: 4, AAAA: 16}
 POINTER = 0xC0
 LABELS_MAX = 128
+NAME_MAX = 255
+SPACE = 0x20
+TYPES = {
+    1: "A",
+    2: "NS",
+    5: "CNAME",
+    6: "SOA",
+    12: "PTR",
+    15: "MX",
+    16: "TXT",
+    28: "AAAA",
+    33: "SRV",
+    64: "SVCB",
+    65: "HTTPS",
+    255: "ANY",
+}
+"""What people call the types that are asked for."""
 
 
 class Told(NamedTuple):
@@ -73,6 +90,37 @@ def read(message: bytes) -> Told | None:
             addresses.append((net.normalize(ipaddress.ip_address(record.data)), record.ttl_s))
         at = record.end
     return Told(name, tuple(addresses), tuple(aliases))
+
+
+class Asked(NamedTuple):
+    """A question: a name with the dot at its end, of printable ASCII alone, and a type."""
+
+    name: str
+    type: str
+
+
+def asked(message: bytes) -> Asked | None:
+    """Return the first question of a message, whatever it is; None: there is none that can be read."""
+    labels: list[str] = []
+    at = HEADER.size
+    while at < len(message) and message[at]:
+        length, at = message[at], at + 1
+        if length > patterns.LABEL_MAX or at + length > len(message) or at > NAME_MAX + HEADER.size:
+            return None
+        labels.append("".join(map(_shown, message[at : at + length])))
+        at += length
+    if at + 1 + QUESTION.size > len(message):
+        return None
+    type_, _ = QUESTION.unpack_from(message, at + 1)
+    return Asked(f"{'.'.join(labels)}.", TYPES.get(type_, f"TYPE{type_}"))
+
+
+def _shown(byte: int) -> str:
+    """Return a byte of a label as zone files have it (RFC 1035 5.1)."""
+    character = chr(byte)
+    if character in ".\\":
+        return f"\\{character}"
+    return character if character.isascii() and character.isprintable() and byte != SPACE else f"\\{byte:03}"
 
 
 def answered(message: bytes, *, endpoint: int, at_ns: int) -> fqdn.Answered | None:

@@ -44,8 +44,8 @@ class Seen:
 
 
 def of_record(record: records.Record) -> Seen | None:
-    """Return a recorded verdict; None for a reply, which nobody asked leave for (rule A38)."""
-    if record.reply:
+    """Return a recorded verdict; None for a reply (rule A38), and for one on the name that a DNS query has."""
+    if record.reply or record.query:
         return None
     policies = (str(record.rule),) if record.rule is not None else tuple(map(str, record.policies))
     return Seen(

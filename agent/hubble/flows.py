@@ -49,9 +49,10 @@ def flow(record: records.Record, *, version: str) -> pb.Flow:
             ipVersion=pb.IPVersion.Name(record.ip_version),
         ),
         l4=layer4(event),
+        l7=layer7(event),
         source=_endpoint(source, event.node),
         destination=_endpoint(destination, event.node),
-        Type=pb.SOCK if event.layer is verdict.Layer.SOCKET else pb.L3_L4,
+        Type=pb.L7 if event.query is not None else pb.SOCK if event.layer is verdict.Layer.SOCKET else pb.L3_L4,
         node_name=words.name(event.node),
         source_names=[words.name(words.plain(name)) for name in records.names(source)],
         destination_names=[words.name(words.plain(name)) for name in records.names(destination)],
@@ -97,6 +98,13 @@ def layer4(event: verdict.VerdictEvent) -> pb.Layer4 | None:
             return pb.Layer4(ICMPv6=pb.ICMPv6())
         case _:
             return None
+
+
+def layer7(event: verdict.VerdictEvent) -> pb.Layer7 | None:
+    """Return the query that was refused; None where the flow tells of none."""
+    if event.query is None:
+        return None
+    return pb.Layer7(type=pb.REQUEST, dns=pb.DNS(query=event.query.name, qtypes=[event.query.type]))
 
 
 def _endpoint(end: verdict.FlowEnd, node: str) -> pb.Endpoint:

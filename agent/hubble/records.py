@@ -14,6 +14,8 @@ CLUSTER = "default"
 """What Hubble calls a cluster that nobody named."""
 POLICY_VERDICT = 5
 """event_type of a decision that policies made."""
+ACCESS_LOG = 129
+"""event_type of what was asked for above the transport layer."""
 DROP = 1
 """event_type of any other drop."""
 RESERVED = "reserved:"
@@ -69,6 +71,8 @@ class Record:
     @property
     def event_type(self) -> int:
         """Hubble's number of the kind of event."""
+        if self.event.query is not None:
+            return ACCESS_LOG
         by_policy = self.event.reason in BY_POLICY or self.event.verdict is not verdict.Verdict.DROPPED
         return POLICY_VERDICT if by_policy else DROP
 
@@ -80,9 +84,8 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEnd(verdict.FlowEnd):
-    """An end as a recording has it, which may be another program's: with several names, and other words."""
+    """An end as a recording has it, which may be another program's: with other words."""
 
-    recorded_names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
@@ -121,10 +124,9 @@ def service(end: verdict.FlowEnd) -> resources.ObjectRef | None:
 
 
 def names(end: verdict.FlowEnd) -> tuple[str, ...]:
-    """Return the names an address has that is no pod's and no Service's: of a node, or of a machine outside."""
-    if isinstance(end, RecordedEnd):
-        return end.recorded_names
-    return (end.owner.name,) if end.owner is not None and end.owner.kind != "Service" else ()
+    """Return the names an address has: of a node, of a machine outside, and those that DNS gave it for."""
+    owned = (end.owner.name,) if end.owner is not None and end.owner.kind != "Service" else ()
+    return (*owned, *(name for name in end.names if name not in owned))
 
 
 def selectable(end: verdict.FlowEnd, node: str) -> labels.Labels:

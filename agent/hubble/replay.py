@@ -62,6 +62,6 @@ def _end(end: recorded.End) -> records.RecordedEnd:
         pod=end.pod,
         labels=end.labels,
         owner=end.service,
-        recorded_names=end.names,
+        names=end.names,
         words=tuple(sorted(end.reserved)),
     )

@@ -28,9 +28,12 @@ def summary(event: verdict.VerdictEvent) -> str:
 
 def with_call(said: str, event: verdict.VerdictEvent) -> str:
     """Add to a summary who asked, for what, and how many others are not told of, where that is known."""
-    if event.process is None and event.dialled is None and not event.repeats:
+    if event.process is None and event.dialled is None and not event.repeats and event.query is None:
         return said
     more = [said]
+    if event.query is not None:
+        admitted = f", which {event.query.admitted_by} does not name" if event.query.admitted_by else ""
+        more.append(f"asked DNS for {event.query.name} {event.query.type}{admitted}")
     if event.process is not None:
         more.append(f"for {event.process.command}[{event.process.pid}]")
     if event.dialled is not None:

@@ -18,7 +18,7 @@ NANO = 1_000_000_000
 KEPT = 4096
 """Pieces kept; when there are more all are forgotten, as what traffic there is has changed."""
 FLOW_TAG = bytes([observer_pb2.GetFlowsResponse.FLOW_FIELD_NUMBER << 3 | 2])
-OWN = ("time", "uuid", "l4", "Summary", "aggregate")
+OWN = ("time", "uuid", "l4", "l7", "Summary", "aggregate")
 """Fields that differ from one flow to the next."""
 
 
@@ -45,6 +45,7 @@ class Writer:
         own = pb.Flow(
             uuid=record.uuid,
             l4=flows.layer4(event),
+            l7=flows.layer7(event),
             Summary=words.with_call(piece.summary, event),
             aggregate=flows.aggregate(event),
         )
@@ -72,8 +73,9 @@ def kind(event: verdict.VerdictEvent) -> tuple[object, ...]:
     source, destination = event.source, event.destination
     return (
         *(event.verdict, event.reason, event.direction, event.layer, event.rule, event.isolating, event.node),
-        *(event.match, records.dialled(event).owner),
+        *(event.match, records.dialled(event).owner, event.query is None),
         *(source.address, source.identity, source.namespace, source.pod, source.labels, source.owner),
+        *(source.names, destination.names),
         *(destination.address, destination.identity, destination.namespace, destination.pod),
         *(destination.labels, destination.owner),
     )

@@ -39,6 +39,8 @@ class Batch(NamedTuple):
     until: int
     """Everything in the ring before this place is in here, or was in a batch before."""
     answered: tuple[fqdn.Answered, ...]
+    refused: tuple[base.Answer, ...] = ()
+    """Queries, and what else a filter of names did not admit."""
 
 
 class Feed:
@@ -51,6 +53,7 @@ class Feed:
         self._queue: queue.Queue[Batch] = queue.Queue(maxsize=BATCHES)
         self._stop = threading.Event()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waking = threading.Lock()
         self.read = 0
         """Answers read since the start."""
         self.waited = 0
@@ -67,9 +70,10 @@ class Feed:
         return self._until
 
     def wake(self) -> None:
-        """Have the thread look now."""
-        if self._wake_fd >= 0:
-            os.eventfd_write(self._wake_fd, 1)
+        """Have the thread look now; any thread may."""
+        with self._waking:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     async def run(self, take: Callable[[Batch], object]) -> None:
         """Read until cancelled; `take` is given each batch on the event loop."""
@@ -100,9 +104,11 @@ class Feed:
         if until == self._until:
             return None
         self._until = until
-        self.read += len(raw)
-        told = (message.answered(one.message, endpoint=one.endpoint, at_ns=one.time_ns) for one in raw)
-        return Batch(until, tuple(one for one in told if one is not None))
+        refused = tuple(one for one in raw if one.outcome in base.REFUSALS)
+        answers = [one for one in raw if one.outcome not in base.REFUSALS]
+        self.read += len(answers)
+        told = (message.answered(one.message, endpoint=one.endpoint, at_ns=one.time_ns) for one in answers)
+        return Batch(until, tuple(one for one in told if one is not None), refused)
 
     def _read_until_stopped(self, tell: Callable[[], object]) -> None:
         poll, woken = select.poll(), select.poll()
@@ -132,6 +138,7 @@ class Feed:
 
     def close(self) -> None:
         """Let go of the descriptor, once nothing runs; safe to repeat."""
-        if self._wake_fd >= 0:
-            os.close(self._wake_fd)
-        self._wake_fd = -1
+        with self._waking:
+            if self._wake_fd >= 0:
+                os.close(self._wake_fd)
+            self._wake_fd = -1

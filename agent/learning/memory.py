@@ -15,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Sequence
 
 from agent import clock as clock_
 from agent import errors, logs, patience
+from agent.datapath import base
 from agent.fqdn import classes as classes_
 from agent.fqdn import history as history_
 from agent.learning import feed as feed_
@@ -31,6 +33,8 @@ SAVE_REST = 20.0
 """Writing down rests at least so many times as long as it took."""
 CATCH_UP_S = 2.0
 """Longest that a policy waits for answers that have been given already."""
+ANSWERS_S = 0.05
+"""Longest that verdicts wait for answers that have been given already."""
 FILE = "answers.json"
 
 
@@ -57,7 +61,7 @@ class Counted:
 
 
 class Memory:
-    """History of one node's pods; on the event loop alone."""
+    """History of one node's pods; on the event loop alone, but for what verdicts ask in other threads."""
 
     def __init__(
         self,
@@ -67,8 +71,13 @@ class Memory:
         lifetimes: history_.Lifetimes,
         file: pathlib.Path,
         clock: clock_.Clock,
+        refused: Callable[[Sequence[base.Answer]], None] = lambda _: None,
     ) -> None:
-        """Begin with what `file` has; `known` reads what the kernel has learned, in any thread."""
+        """Begin with what `file` has; `known` reads what the kernel has learned, in any thread.
+
+        `refused` is given what filters of names did not admit, on the event loop.
+        """
+        self._refused = refused
         self._feed = feed
         self._known = known
         self._file = file
@@ -78,6 +87,8 @@ class Memory:
         self._history = history_.History(lifetimes)
         self._until = feed.consumed
         self._progressed = asyncio.Event()
+        self._told = threading.Condition()
+        """Guards what `_until` is for threads that wait."""
         self._changed = False
         self._learned = self._expired = self._replayed = self._late = 0
         try:
@@ -90,16 +101,34 @@ class Memory:
         for answered in batch.answered:
             self._history.learn(answered)
         self._changed = self._changed or bool(batch.answered)
-        self._until = batch.until
+        if batch.refused:
+            self._refused(batch.refused)
+        with self._told:
+            self._until = batch.until
+            self._told.notify_all()
         self._progressed.set()
 
     def keep_only(self, endpoints: Collection[int]) -> None:
         """Forget pods that are gone."""
         self._history.keep_only(endpoints)
 
-    def names(self, endpoint: int, address: net.Address) -> tuple[str, ...]:
-        """Return by which names a pod was given an address, the last first, expired or not."""
-        return self._history.names(endpoint, address)
+    def names(self, endpoint: int, address: net.Address, monotonic_ns: int) -> tuple[str, ...]:
+        """Return by which names a pod had been given an address at a moment, the last first, expired or not.
+
+        Any thread may ask; what a verdict is named after it shall not change with what is answered later.
+        """
+        if not self._history.has(endpoint):
+            return ()
+        suspended_ns = self._clock.boot_ns() - self._clock.monotonic_ns()
+        return self._history.names(endpoint, address, until_ns=monotonic_ns + suspended_ns)
+
+    def wait_for_answers(self) -> None:
+        """Return once what is in the ring now is remembered, ANSWERS_S from now at most; not on the event loop."""
+        target = self._feed.written
+        if self._until < target:
+            self._feed.wake()
+            with self._told:
+                self._told.wait_for(lambda: self._until >= target, ANSWERS_S)
 
     def remembered(self) -> tuple[fqdn.Remembered, ...]:
         """Return everything."""

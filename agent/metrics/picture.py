@@ -49,6 +49,8 @@ class Names:
     """By what came of them: `learned`, `no_rule`, `negative`, `malformed`."""
     unread: Mapping[str, int]
     """By why: `untrusted`, `unasked`, `fragmented`, `split`, `too_long`, `too_many_records`."""
+    refused: Mapping[str, int]
+    """Queries that a filter of names did not admit: `refused`, `audit`."""
     evicted: Mapping[str, int]
     """Addresses that were not kept in the kernel until they expired, by what had no more room."""
     forgotten: Mapping[str, int]

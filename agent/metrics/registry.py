@@ -12,6 +12,7 @@ import prometheus_client
 from prometheus_client import metrics_core
 
 from agent.metrics import families, picture
+from agent.metrics import family as family_
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -80,10 +81,10 @@ class Registry:
                     metric.add_metric(labels, value)
                 yield metric
 
-    def _histogram(self, family: families.Family) -> prometheus_client.Histogram:
+    def _histogram(self, family: family_.Family) -> prometheus_client.Histogram:
         return prometheus_client.Histogram(family.full_name, family.help, buckets=BUCKETS_S, registry=self._registry)
 
 
-def _metric(family: families.Family) -> metrics_core.CounterMetricFamily | metrics_core.GaugeMetricFamily:
-    kind = metrics_core.CounterMetricFamily if family.kind is families.Kind.COUNTER else metrics_core.GaugeMetricFamily
+def _metric(family: family_.Family) -> metrics_core.CounterMetricFamily | metrics_core.GaugeMetricFamily:
+    kind = metrics_core.CounterMetricFamily if family.kind is family_.Kind.COUNTER else metrics_core.GaugeMetricFamily
     return kind(family.full_name, family.help, labels=family.labels)

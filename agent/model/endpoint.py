@@ -67,3 +67,5 @@ class NodeView:
     audit: audit_.Audit = audit_.NOTHING
     learns_names: bool = False
     """Whether the datapath learns which addresses DNS gives a pod; else what is allowed by name is denied."""
+    filters_queries: bool = False
+    """Whether the datapath reads which names a pod asks for; else what restricts these (rule E17) is denied."""

@@ -22,6 +22,16 @@ class Dialect(enum.StrEnum):
     CILIUM = "CiliumNetworkPolicy"
 
 
+class Reject(enum.Enum):
+    """What a pod gets that asks for a name which no policy lets it ask for; the value is the flag's."""
+
+    REFUSED = "refused"
+    NAME_ERROR = "nameError"
+    """That there is no such name: resolvers with a search list go on, where REFUSED stops some."""
+    DROP = "drop"
+    """Nothing."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class NamePattern:
     """A set of DNS names; made by `fqdn.patterns` alone, which says what is allowed in it."""

@@ -224,6 +224,8 @@ class PortMatch:
 
     protocol: net.Protocol
     port: net.PortRange | str | None = None
+    asks: tuple[fqdn.NamePattern, ...] | None = None
+    """DNS queries alone, for names that one of these stands for (rule E17); None: anything. Egress by UDP only."""
 
 
 class RuleAction(enum.Enum):

@@ -95,6 +95,8 @@ class FlowEnd:
     labels: labels_.Labels = labels_.NO_LABELS
     owner: resources.ObjectRef | None = None
     """The Host, Node or Service the address belongs to, where it is no pod's."""
+    names: tuple[str, ...] = ()
+    """By which DNS gave the address to the pod that was judged, the last first, expired or not (requirement F16)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,18 @@ class Process:
     pid: int
     command: str
     """At most 15 bytes, hostile: escape before printing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a pod asked DNS for."""
+
+    name: str
+    """With the dot at its end; every character of it is printable ASCII."""
+    type: str
+    """`A`, `AAAA`, or TYPE and a number (RFC 3597)."""
+    admitted_by: str = ""
+    """The rule that says which names may be asked for; "": several do, of a Service's backends."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +148,8 @@ class VerdictEvent:
     """Verdicts of the same kind before this one that were kept back: endpoint, peer's identity, port and verdict."""
     joined: bool = False
     """Both layers told of it: the packet layer decided, the socket layer knows `process` and `dialled`."""
+    query: Query | None = None
+    """The DNS query that was refused, if that is what it tells of (rule E17)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,10 @@ def fields(event: verdict.VerdictEvent) -> dict[str, object]:
         line["rule"] = str(event.rule)
     if event.isolating:
         line["isolated_by"] = ", ".join(str(ref) for ref in event.isolating)
+    if names := event.source.names or event.destination.names:
+        line["names"] = ", ".join(names)
+    if event.query is not None:
+        line["asked"] = f"{event.query.name} {event.query.type}"
     if event.dialled is not None:
         line["dialled"] = _end(event.dialled)
     if event.process is not None:
@@ -106,4 +110,5 @@ def _end(end: verdict.FlowEnd) -> str:
 def _flow(event: verdict.VerdictEvent) -> tuple[object, ...]:
     """Return what makes two denials one flow to a reader: everything but the source port and the process."""
     source, destination = event.source, event.destination
-    return (source.address, destination.address, destination.port, event.protocol, event.direction, event.reason)
+    flow = (source.address, destination.address, destination.port, event.protocol, event.direction, event.reason)
+    return flow if event.query is None else (*flow, event.query)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol, TypeAlias
 
 from agent import desired as desired_
@@ -133,21 +133,39 @@ class RawEvent(Protocol):
 
 Told: TypeAlias = RawEvent | joining.Joined[RawEvent]
 """What becomes one verdict."""
+Names: TypeAlias = Callable[[int, net.Address, int], tuple[str, ...]]
+"""Gives the names by which an endpoint had been told an address at a moment, CLOCK_MONOTONIC."""
 
 
-def enrich(told: Told, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
-    """Return the verdict; `monotonic_to_unix_ns` is what to add to the event's clock.
+def nameless(_endpoint: int, _address: net.Address, _monotonic_ns: int) -> tuple[str, ...]:
+    """Return no names: nothing is learned from DNS."""
+    return ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What verdicts are named from."""
+
+    node: str
+    past: history_.Past
+    monotonic_to_unix_ns: int
+    """What to add to the clock of events."""
+    names: Names = nameless
+
+
+def enrich(told: Told, context: Context) -> verdict_.VerdictEvent:
+    """Return the verdict.
 
     Raises ValueError on numbers no enum has: an event of other programs than these.
     """
     if isinstance(told, joining.Joined):
-        event = _verdict(told.packet, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns)
+        event, past = _verdict(told.packet, context), context.past
         repeats, call = event.repeats + told.more, told.socket
         if call is None:
             return dataclasses.replace(event, repeats=repeats)
         dialled = _dialled(told.packet, call, past)
         return dataclasses.replace(event, process=_process(call), dialled=dialled, joined=True, repeats=repeats)
-    return _verdict(told, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns)
+    return _verdict(told, context)
 
 
 def layers(told: Told) -> tuple[RawEvent, ...]:
@@ -157,16 +175,17 @@ def layers(told: Told) -> tuple[RawEvent, ...]:
     return (told.packet,) if told.socket is None else (told.socket, told.packet)
 
 
-def _verdict(event: RawEvent, *, node: str, past: history_.Past, monotonic_to_unix_ns: int) -> verdict_.VerdictEvent:
+def _verdict(event: RawEvent, context: Context) -> verdict_.VerdictEvent:
+    past = context.past
     moment = past.at(event.generation)
     direction = net.Direction(event.direction)
     reason = verdict_.Reason(event.reason)
     isolated = reason in ISOLATION and event.policy_set and not event.rule
     policy_set = past.policy_set(event.policy_set, moment) if isolated else None
-    source, destination = _ends(event, direction, moment)
+    source, destination = _ends(event, direction, moment, context.names)
     return verdict_.VerdictEvent(
-        time_ns=event.time_ns + monotonic_to_unix_ns,
-        node=node,
+        time_ns=event.time_ns + context.monotonic_to_unix_ns,
+        node=context.node,
         verdict=verdict_.Verdict(event.verdict),
         reason=reason,
         direction=direction,
@@ -192,9 +211,9 @@ def _dialled(packet: RawEvent, socket: RawEvent, past: history_.Past) -> verdict
     if packet.towards == socket.towards:
         return None
     moment = past.at(socket.generation)
-    end = _end(net.normalize(socket.destination), socket.destination_port, socket.destination_identity, None, moment)
+    called = end(net.normalize(socket.destination), socket.destination_port, socket.destination_identity, None, moment)
     service = moment.services.at(*socket.towards[1:])
-    return dataclasses.replace(end, owner=service.ref) if service is not None else end
+    return dataclasses.replace(called, owner=service.ref) if service is not None else called
 
 
 def _match(
@@ -224,25 +243,36 @@ def _layer4(key: desired_.RowKey) -> Layer4:
 
 
 def _ends(
-    event: RawEvent, direction: net.Direction, moment: history_.Moment
+    event: RawEvent, direction: net.Direction, moment: history_.Moment, names_of: Names
 ) -> tuple[verdict_.FlowEnd, verdict_.FlowEnd]:
     endpoint = moment.state.endpoints.get(event.endpoint)
-    subject = names.of_endpoint(endpoint, moment.snapshot) if endpoint is not None else None
+    named = subject(event.endpoint, moment)
     source = net.normalize(event.source)
     destination = net.normalize(event.destination)
     if source.is_unspecified and endpoint is not None and direction is net.Direction.EGRESS:
         # Not bound yet: the kernel will choose one of the pod's addresses, of the destination's family.
         source = next((one for one in endpoint.addresses if one.version == destination.version), source)
     egress = direction is net.Direction.EGRESS
-    return (
-        _end(source, event.source_port, event.source_identity, subject if egress else None, moment),
-        _end(destination, event.destination_port, event.destination_identity, None if egress else subject, moment),
-    )
+    told = names_of(event.endpoint, destination if egress else source, event.time_ns)
+    client = end(source, event.source_port, event.source_identity, named if egress else None, moment)
+    server = end(destination, event.destination_port, event.destination_identity, None if egress else named, moment)
+    if not told:
+        return client, server
+    if egress:
+        return client, dataclasses.replace(server, names=told)
+    return dataclasses.replace(client, names=told), server
 
 
-def _end(
+def subject(endpoint: int, moment: history_.Moment) -> names.Name | None:
+    """Name an endpoint; None: it is not known."""
+    found = moment.state.endpoints.get(endpoint)
+    return names.of_endpoint(found, moment.snapshot) if found is not None else None
+
+
+def end(
     address: net.Address, port: int, identity: int, subject: names.Name | None, moment: history_.Moment
 ) -> verdict_.FlowEnd:
+    """Return one end of a flow: the `subject`, else whoever has the address; identity 0 where it is not known."""
     name = subject or moment.names.get(address, names.NOBODY)
     return verdict_.FlowEnd(
         address=address,

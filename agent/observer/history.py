@@ -68,6 +68,11 @@ class Past:
             return staged or moments[newest]
         return next(iter(moments.values()))
 
+    @property
+    def newest(self) -> tuple[int, Moment]:
+        """Return the state that counts now and its generation; 0: none does yet."""
+        return next(reversed(self.moments.items()), (0, self.empty))
+
     def rule(self, number: int, moment: Moment) -> verdict.RuleRef | None:
         """Return the rule with this number in `moment`, else in any state remembered."""
         for one in self._from(moment):

@@ -6,6 +6,9 @@ verdict, and a flood of events costs at most half a core and never the event loo
 the newest are published; the others are counted and readers are told. What the kernel could not even write into the
 ring is its own counter, looked at once a second.
 
+A pod connects a moment after DNS answered it. So that verdicts know the name, what was answered before a batch was read
+is waited for, a few milliseconds a batch.
+
 What two layers say of one connection becomes one verdict (`joining`); a call that waits for its packet is told when it
 has waited too long, for which the thread wakes up in time.
 """
@@ -54,6 +57,16 @@ class Reader(Protocol):
         """Return what is there, oldest first, without waiting."""
 
 
+class Answers(Protocol):
+    """What DNS told this node's pods; any thread may ask."""
+
+    def names(self, endpoint: int, address: net.Address, monotonic_ns: int) -> tuple[str, ...]:
+        """Return the names by which an endpoint had been told an address at a moment, CLOCK_MONOTONIC."""
+
+    def wait_for_answers(self) -> None:
+        """Return once what was answered until now is known, or it takes too long."""
+
+
 class Observer:
     """Ring to stream; `read_once` is the whole work, `run` repeats it in a thread."""
 
@@ -66,9 +79,11 @@ class Observer:
         history: history.History,
         stream: stream.Stream,
         clock: clock_.Clock,
+        names: Answers | None = None,
     ) -> None:
         """`kernel_lost` counts, since the programs were loaded, events that found the ring full."""
         self._node = node
+        self._names = names
         self._reader = reader
         self._kernel_lost = kernel_lost
         self._history = history
@@ -135,8 +150,15 @@ class Observer:
 
     def _tell(self, told: Sequence[enrich.Told], past: history.Past) -> None:
         if told:
-            offset = self._clock.unix_ns() - self._clock.monotonic_ns()
-            self._publish(unnamed.Unnamed(told, node=self._node, past=past, monotonic_to_unix_ns=offset))
+            if self._names is not None:
+                self._names.wait_for_answers()
+            context = enrich.Context(
+                node=self._node,
+                past=past,
+                monotonic_to_unix_ns=self._clock.unix_ns() - self._clock.monotonic_ns(),
+                names=self._names.names if self._names is not None else enrich.nameless,
+            )
+            self._publish(unnamed.Unnamed(told, context))
 
     def _publish(self, batch: unnamed.Unnamed) -> None:
         self._stream.publish(batch)

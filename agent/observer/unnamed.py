@@ -12,22 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from agent.model import verdict
-from agent.observer import enrich, history
+from agent.observer import enrich
 
 
 class Unnamed(Sequence[verdict.VerdictEvent]):
     """Events of one reading; taking one names it. Read by any thread, named by one."""
 
-    def __init__(self, raw: Sequence[enrich.Told], *, node: str, past: history.Past, monotonic_to_unix_ns: int) -> None:
-        """Keep `raw`, whose enums must be known ones; see `enrich.enrich` for the rest."""
+    def __init__(self, raw: Sequence[enrich.Told], context: enrich.Context) -> None:
+        """Keep `raw`, whose enums must be known ones, and what it is named from."""
         self._raw = raw
         self._named: tuple[verdict.VerdictEvent, ...] | None = None
         self._layers: tuple[tuple[verdict.VerdictEvent, ...], ...] = ()
-        self._name_one: Callable[[enrich.Told], verdict.VerdictEvent] = lambda event: enrich.enrich(
-            event, node=node, past=past, monotonic_to_unix_ns=monotonic_to_unix_ns
-        )
+        self._name_one: Callable[[enrich.Told], verdict.VerdictEvent] = lambda event: enrich.enrich(event, context)
         self._length = len(raw)
-        self.version = past.version
+        self.version = context.past.version
         """Of the past that names come from."""
 
     def __len__(self) -> int:

@@ -103,6 +103,7 @@ def own(record: records.Record) -> Attributes:
         **_port("destination", event.destination),
         **_process(event),
         **_dialled(event),
+        **({"dns.question.name": _text(event.query.name)} if event.query is not None else {}),
         **({"nodewall.repeats": event.repeats} if event.repeats else {}),
     }
 
@@ -148,6 +149,8 @@ def _party(prefix: str, end: verdict.FlowEnd) -> Attributes:
         found |= {f"{prefix}.namespace": _text(end.namespace), f"{prefix}.pod": _text(end.pod)}
     if end.owner is not None:
         found[f"{prefix}.owner"] = _text(str(end.owner))
+    if end.names:
+        found[f"{prefix}.names"] = tuple(map(_text, end.names))
     return found
 
 

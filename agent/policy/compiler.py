@@ -20,7 +20,7 @@ from agent.fqdn import classes as name_classes
 from agent.identity import ipcache
 from agent.model import endpoint, identity, labels, net, numbers, resources
 from agent.policy import audited as audited_
-from agent.policy import classes, names, selectors, sets, subjects, tiers
+from agent.policy import classes, filters, names, selectors, service_asks, sets, subjects, tiers
 from agent.policy.dialects import stack as stack_
 from agent.services import frontends
 
@@ -61,9 +61,11 @@ def compile_node(
     )
     choices = _choose(stack, ownership.subjects, audited.policies.keys(), snapshot.namespaces)
     selections = {selection for choice in choices for selection in choice if selection is not None}
-    named = names.find(selections, classify, learns=node.learns_names)
-    compiled, rules = sets.build(selections, selectors.Index(cache.identities.values()), named.classes.contents)
     services = frontends.build(snapshot, ipcache.Lookup(cache).identity_of, node=node.name)
+    named = names.find(selections, classify, learns=node.learns_names, filters=node.filters_queries)
+    contents, index = named.classes.contents, selectors.Index(cache.identities.values())
+    compiled, rules, patterns = sets.build(selections, index, contents, filtering=node.filters_queries)
+    asking = service_asks.find(compiled.values() if patterns else (), services.backends)
     hold = subjects.hold(enforced, node)
     state = desired.DesiredState(
         endpoints=_endpoints(ownership.subjects, choices, compiled),
@@ -71,16 +73,18 @@ def compile_node(
         hosts=cache.hosts,
         cidrs=cache.cidrs,
         frontends=services.frontends,
-        classes=classes.classify(compiled.values(), services.backends, named.classes.contents),
+        classes=classes.classify(compiled.values(), services.backends, contents),
         held_ranges=hold.ranges,
         deny_mode=node.deny_mode,
         rules=rules,
         identities=cache.identities,
         services=services.owners,
         names=named.classes,
+        filters=filters.admitted(patterns, contents) | asking.nothing,
+        service_asks=asking.of,
+        filter_patterns=patterns | dict.fromkeys(asking.nothing, filters.NOTHING),
     )
-    ties = tuple(sorted({problem for selection in selections for problem in _ties(selection)}))
-    problems = (*audited.problems, *ownership.problems, *hold.problems, *named.problems, *ties)
+    problems = (*audited.problems, *ownership.problems, *hold.problems, *named.problems, *_ties(selections))
     return Compiled(state=state, problems=problems, audited=audited)
 
 
@@ -91,8 +95,12 @@ def _node_addresses(snapshot: snapshot_.Snapshot, here: str) -> dict[net.Address
     return places | dict.fromkeys(own.addresses if own is not None else (), identity.NodePlace.HOST)
 
 
-def _ties(selection: sets.Selection) -> Iterator[resources.Problem]:
+def _ties(selections: Iterable[sets.Selection]) -> list[resources.Problem]:
     """Say where two policies of an ordered tier ask for one place: the API leaves open who wins (rule D6)."""
+    return sorted({problem for selection in selections for problem in _ties_of(selection)})
+
+
+def _ties_of(selection: sets.Selection) -> Iterator[resources.Problem]:
     for tier in selection.stack:
         for one, other in itertools.pairwise(tier.policies if tier.ordered else ()):
             if one.priority == other.priority:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from agent.model import net, resources
-from agent.policy import evaluator, matching
+from agent.policy import evaluator, matching, queries
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,9 @@ def _side_lines(walk: evaluator.SideWalk) -> Iterator[Line]:
     verdict = "allowed" if side.allowed else "blocked"
     yield Line(depth=0, text=f"{side.direction.name.lower()}{subject}: {verdict}", good=side.allowed, heading=True)
     yield Line(depth=1, text=side.because)
+    restricted = queries.restriction(walk)
+    if restricted is not None:
+        yield Line(depth=1, text=f"it is for {restricted.because}")
     if side.would is not None:
         would = "allowed" if side.would.allowed else "blocked"
         text = f"were the policies in audit enforced: {would}, as {side.would.because} (A51)"
@@ -104,6 +107,7 @@ def _side_document(walk: evaluator.SideWalk) -> dict[str, object]:
         "allowed": side.allowed,
         "because": side.because,
         "rule": str(side.rule) if side.rule else None,
+        "queries": _queries_document(queries.restriction(walk)),
         "isolating": [str(policy) for policy in side.isolating],
         "would": _would_document(side.would) if side.would is not None else None,
         "tiers": [
@@ -111,6 +115,12 @@ def _side_document(walk: evaluator.SideWalk) -> dict[str, object]:
             for tier in walk.tiers
         ],
     }
+
+
+def _queries_document(found: queries.Restriction | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {"names": [str(pattern) for pattern in found.patterns], "rules": [str(rule) for rule in found.rules]}
 
 
 def _would_document(side: evaluator.Side) -> dict[str, object]:

@@ -24,6 +24,8 @@ class Finding:
 
     matches: bool
     because: str
+    asks: tuple[fqdn.NamePattern, ...] | None = None
+    """Of an entry of `ports`: the names that DNS queries alone may ask for (rule E17); None: it is for anything."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,15 @@ def _match_pod(snapshot: snapshot_.Snapshot, peer: resources.PodPeer, policy_nam
 
 
 def match_port(entry: resources.PortMatch, *, protocol: net.Protocol, port: int, destination: Party) -> Finding:
+    """Match the port, and say which names may be asked for through it (rule E17)."""
+    finding = _match_port(entry, protocol=protocol, port=port, destination=destination)
+    if entry.asks is None:
+        return finding
+    because = f"{finding.because}, for DNS queries for {' or '.join(map(str, entry.asks))} alone (E17)"
+    return dataclasses.replace(finding, because=because, asks=entry.asks)
+
+
+def _match_port(entry: resources.PortMatch, *, protocol: net.Protocol, port: int, destination: Party) -> Finding:
     """Match the port at the destination pod (rule A30), a name by what that pod declares (rules A31 to A33)."""
     if entry.protocol is not protocol:
         because = f"{entry.protocol.name} entries never match {protocol.name} (A8, A35, A41)"

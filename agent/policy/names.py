@@ -1,16 +1,16 @@
-"""The names that a node's policies allow: what can be learned of them, and what is said where one cannot be honoured.
+"""The names that a node's policies speak of: what can be told apart, and what is said where one cannot be honoured.
 
-The rule: classes are worked out for what this node's pods may reach and for nothing else, each policy's patterns as one
-group (`fqdn.classes`). What cannot be honoured allows nothing, and each rule that loses something says so: every rule
-where the datapath learns no names, a pattern the automaton has no room for, and a pod that so many rules select that
-these cannot be told apart by rank (rule A50).
+The rule: classes are worked out for what this node's pods may reach by name, or may ask for, and for nothing else, each
+policy's patterns as one group (`fqdn.classes`). What cannot be honoured allows nothing, and each rule that loses
+something says so: every rule where the datapath learns no names or reads no queries, a pattern the automaton has no
+room for, and a pod that so many rules select that these cannot be told apart by rank (rule A50).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
 from agent.fqdn import classes
@@ -20,6 +20,7 @@ from agent.policy import sets
 Classify: TypeAlias = Callable[[Iterable[Iterable[fqdn.NamePattern]]], classes.Classes]
 """`classes.build`, or what remembers its last answer."""
 _NOT_LEARNED = "domain names are not enforced on this node; what it allows by name is denied"
+_NOT_FILTERED = "names that may be asked for are not filtered on this node; where it restricts them, all is denied"
 _TOO_MANY_RULES = (
     f"where more than {sets.RULES_MAX} rules select a pod, what any of them allows it by name is denied; write fewer"
 )
@@ -35,7 +36,7 @@ class Names:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Rule:
-    """An egress rule that allows by name."""
+    """An egress rule that allows by name, or says which names may be asked for."""
 
     policy: resources.ObjectRef
     path: str
@@ -46,31 +47,46 @@ class _Rule:
         return resources.Problem(self.policy, self.path, reason)
 
 
-def find(selections: Iterable[sets.Selection], classify: Classify, *, learns: bool) -> Names:
-    """Find the classes of the names that `selections` allow; `learns` is whether the datapath learns any."""
-    rules: set[_Rule] = set()
+def find(selections: Iterable[sets.Selection], classify: Classify, *, learns: bool, filters: bool = False) -> Names:
+    """Find the classes of the names that `selections` speak of.
+
+    `learns` is whether the datapath learns names, `filters` whether it reads which ones pods ask for.
+    """
+    allowing: set[_Rule] = set()
+    asking: set[_Rule] = set()
     unranked: set[_Rule] = set()
     for selection in selections:
         found = set(_by_name(selection))
-        rules |= found
+        allowing |= found
+        asking |= set(_asking(selection))
         if found and not sets.can_rank(selection):
             unranked |= found
-    if not rules:
-        return Names()
+    problems: list[resources.Problem] = []
     if not learns:
-        return Names(problems=tuple(sorted(rule.problem(_NOT_LEARNED) for rule in rules)))
-    known = classify(_groups(rules))
-    problems = (*(rule.problem(_TOO_MANY_RULES) for rule in unranked), *_refused(rules, known))
+        problems += [rule.problem(_NOT_LEARNED) for rule in allowing]
+        allowing, unranked = set(), set()
+    if not filters:
+        problems += [rule.problem(_NOT_FILTERED) for rule in asking]
+        asking = set()
+    rules = allowing | asking
+    known = classify(_groups(rules)) if rules else classes.Classes()
+    problems += [*(rule.problem(_TOO_MANY_RULES) for rule in unranked), *_refused(rules, known)]
     return Names(classes=known, problems=tuple(sorted(problems)))
 
 
-def check(policies: Iterable[resources.NetworkPolicy]) -> tuple[resources.Problem, ...]:
+def check(policies: Collection[resources.NetworkPolicy]) -> tuple[resources.Problem, ...]:
     """Say what of the names of `policies` cannot be honoured by a node that has pods of all of them."""
     rules = {
         _rule(policy.ref, index, patterns, own=policy.subject_namespaces is None)
         for policy in policies
         for index, rule in enumerate(policy.egress)
         if (patterns := _patterns(rule))
+    }
+    rules |= {
+        _asking_rule(policy.ref, index, asked)
+        for policy in policies
+        for index, rule in enumerate(policy.egress)
+        if (asked := frozenset(pattern for match in rule.ports or () for pattern in match.asks or ()))
     }
     return tuple(sorted(_refused(rules, classes.build(_groups(rules)))))
 
@@ -81,6 +97,18 @@ def _by_name(selection: sets.Selection) -> Iterator[_Rule]:
         for policy, rule in selection.rules():
             if patterns := sets.patterns(rule):
                 yield _rule(policy.ref, rule.index, patterns, own=policy.namespaces is None)
+
+
+def _asking(selection: sets.Selection) -> Iterator[_Rule]:
+    """Yield the rules of a selection that say which names may be asked for."""
+    if selection.direction is net.Direction.EGRESS:
+        for policy, rule in selection.rules():
+            if rule.asks:
+                yield _asking_rule(policy.ref, rule.index, rule.asks)
+
+
+def _asking_rule(policy: resources.ObjectRef, index: int, asked: frozenset[fqdn.NamePattern]) -> _Rule:
+    return _Rule(policy, f"spec.egress[{index}].toPorts", asked)
 
 
 def _rule(policy: resources.ObjectRef, index: int, patterns: frozenset[fqdn.NamePattern], *, own: bool) -> _Rule:

@@ -86,7 +86,7 @@ class _Node:
 
     @property
     def preferred(self) -> desired.Row:
-        return min(self.choices, key=lambda row: (row.action.value, row.rule, row.rank, row.passed))
+        return min(self.choices, key=lambda row: (row.action.value, row.rule, row.rank, row.passed, row.asks))
 
 
 class _Trie:

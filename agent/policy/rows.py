@@ -38,10 +38,19 @@ class Clause:
     ports: tuple[tuple[net.Protocol, net.PortRange], ...] | None
     rank: int = desired.NO_RANK
     """Its place in the order of the set's rules, where that matters (`desired.Row`)."""
+    asks: tuple[int, ...] = ()
+    """Of each of `ports`: the names that may be asked for, a bit each (`sets`); 0: any, and so where there are none."""
 
     def covers(self, protocol: net.Protocol | None, port: int) -> bool:
         """Tell whether the clause speaks of `port`; protocol None is one that no clause names."""
         return self.ports is None or any(named is protocol and port in span for named, span in self.ports)
+
+    def asked(self, protocol: net.Protocol | None, port: int) -> int:
+        """Return what may be asked for through a `port` that the clause covers."""
+        if not self.asks:
+            return desired.ASKS_ANYTHING
+        spans = zip(self.ports or (), self.asks, strict=True)
+        return _united(asks for (named, span), asks in spans if named is protocol and port in span)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,8 +125,19 @@ def cover(outcome: Outcome, below: Outcome = DENIED) -> dict[RowPort, desired.Ro
 
 
 def _serves(row: desired.Row, below: desired.Row) -> bool:
-    """Whether `below` serves in place of `row`: the same, or both allow."""
-    return row == below or (row.action is desired.Action.ALLOW and below.action is desired.Action.ALLOW)
+    """Whether `below` serves in place of `row`: the same, or both allow, and queries for the same names."""
+    allowing = row.action is desired.Action.ALLOW and below.action is desired.Action.ALLOW
+    return row == below or (allowing and row.asks == below.asks)
+
+
+def _united(filters: Iterable[int]) -> int:
+    """Unite what several let a pod ask for: sets of names as bits, of which none is any name (rule E17)."""
+    united = 0
+    for one in filters:
+        if one == desired.ASKS_ANYTHING:
+            return one
+        united |= one
+    return united
 
 
 def _stretches(clauses: Sequence[Clause], protocol: net.Protocol, decide: _Decide) -> tuple[Stretch, ...]:
@@ -147,7 +167,7 @@ def _decide(stages: Iterable[Stage], protocol: net.Protocol | None, port: int, c
         if decisive is None and stage.end is tiers.EndOfTier.DENY:
             return desired.Row(desired.Action.DENY, 0, ceiling, passed)
         if decisive is not None and decisive.action is tiers.Action.ALLOW:
-            return desired.Row(desired.Action.ALLOW, decisive.rule)
+            return desired.Row(desired.Action.ALLOW, decisive.rule, asks=_asks(stage, decisive, protocol, port))
         if decisive is not None and decisive.action is tiers.Action.DENY:
             return desired.Row(desired.Action.DENY, decisive.rule, min(decisive.rank, ceiling), passed)
         if decisive is not None:
@@ -167,6 +187,17 @@ def _decisive(stage: Stage, protocol: net.Protocol | None, port: int) -> Clause 
             if clause.action is action:
                 return clause
     return None
+
+
+def _asks(stage: Stage, decisive: Clause, protocol: net.Protocol | None, port: int) -> int:
+    """Return the names that may be asked for: in a tier that is not ordered by any rule that allows (rule E17)."""
+    if not decisive.asks or stage.ordered:
+        return decisive.asked(protocol, port)
+    return _united(
+        clause.asked(protocol, port)
+        for clause in stage.clauses
+        if clause.action is tiers.Action.ALLOW and clause.covers(protocol, port)
+    )
 
 
 def _pieces(

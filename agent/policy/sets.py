@@ -14,12 +14,11 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from agent import desired
-from agent.identity import allocator
 from agent.model import fqdn, identity, labels, net, numbers, resources, verdict
-from agent.policy import rows, selectors, tiers
+from agent.policy import filters, rows, selectors, spelling, tiers
 
 NamedPorts: TypeAlias = Mapping[tuple[str, net.Protocol], tuple[int, ...]]
 """What the names of container ports mean on one pod (rules A31 to A33)."""
@@ -78,7 +77,7 @@ def select(
     if direction is net.Direction.EGRESS:
         return selection
     meaning = named_ports(ports)
-    used = sorted({name for _, rule in selection.rules() for name in _names(rule)}, key=_name_key)
+    used = sorted({name for _, rule in selection.rules() for name in _names(rule.ports)}, key=_name_key)
     return dataclasses.replace(selection, names=tuple((*name, meaning.get(name, ())) for name in used))
 
 
@@ -91,32 +90,59 @@ def named_ports(ports: Iterable[resources.ContainerPort]) -> NamedPorts:
     return {name: tuple(sorted(found)) for name, found in gathered.items()}
 
 
+class Built(NamedTuple):
+    """Policy sets, and what their rows' numbers mean."""
+
+    sets: dict[Selection, desired.PolicySet]
+    rules: dict[int, verdict.RuleRef]
+    filters: dict[int, filters.Content]
+
+
 def build(
-    selections: Iterable[Selection], index: selectors.Index, classes: NameClasses = _NO_CLASSES
-) -> tuple[dict[Selection, desired.PolicySet], dict[int, verdict.RuleRef]]:
-    """Compile each of `selections`; also return the rules by number. Without `classes` nothing is allowed by name."""
+    selections: Iterable[Selection],
+    index: selectors.Index,
+    classes: NameClasses = _NO_CLASSES,
+    *,
+    filtering: bool = True,
+) -> Built:
+    """Compile each of `selections`. Without `classes` nothing is allowed by name.
+
+    Without `filtering` nothing is allowed where a rule restricts the names that may be asked for (rule E17).
+    """
     contents = {selection: canonical(selection) for selection in selections}
     set_numbers = numbers.assign(contents.values())
-    refs = {
-        verdict.RuleRef(policy.ref, selection.direction, rule.index)
-        for selection in contents
-        for policy, rule in selection.rules()
+    rule_numbers = _rule_numbers(contents)
+    builders = {
+        selection: _Builder(selection, index, rule_numbers, classes, filtering=filtering) for selection in contents
     }
-    rule_contents = {ref: repr((_ref(ref.policy), ref.direction.value, ref.index)).encode() for ref in refs}
-    assigned = numbers.assign(rule_contents.values())
-    rule_numbers = {ref: assigned[content] for ref, content in rule_contents.items()}
+    drafts = {selection: builder.build() for selection, builder in builders.items()}
+    filter_numbers = filters.number(
+        {content for selection, draft in drafts.items() for content in builders[selection].asking(draft)}
+    )
     sets = {
         selection: desired.PolicySet(
             id=set_numbers[content],
             digest=hashlib.blake2b(content, digest_size=32).digest(),
             direction=selection.direction,
-            rows=_Builder(selection, index, rule_numbers, classes).build(),
+            rows=builders[selection].numbered(drafts[selection], filter_numbers),
             isolating=tuple(policy.ref for policy in selection.policies if selection.direction in policy.directions),
             others=tuple(policy.ref for policy in selection.policies if selection.direction not in policy.directions),
         )
         for selection, content in contents.items()
     }
-    return sets, {number: ref for ref, number in rule_numbers.items()}
+    rules = {number: ref for ref, number in rule_numbers.items()}
+    return Built(sets, rules, {number: content for content, number in filter_numbers.items()})
+
+
+def _rule_numbers(selections: Iterable[Selection]) -> dict[verdict.RuleRef, int]:
+    refs = {
+        verdict.RuleRef(policy.ref, selection.direction, rule.index)
+        for selection in selections
+        for policy, rule in selection.rules()
+    }
+    contents = {ref: repr((spelling.ref(ref.policy), ref.direction.value, ref.index)).encode() for ref in refs}
+    assigned = numbers.assign(contents.values())
+    return {ref: assigned[content] for ref, content in contents.items()}
 
 
 def can_rank(selection: Selection) -> bool:
@@ -141,13 +167,16 @@ class _Clause:
     patterns: frozenset[fqdn.NamePattern] = frozenset()
     """Which names it allows."""
     rank: int = desired.NO_RANK
+    asks: tuple[int, ...] = ()
+    """Of each of `ports`: the names that may be asked for, as bits; empty: any everywhere."""
 
     def resolve(self, names: NamedPorts) -> rows.Clause:
         """Turn port names to numbers; a name without meaning matches nothing (rule A32)."""
         if self.ports is None:
             return rows.Clause(self.action, self.number, None, self.rank)
         spans: list[tuple[net.Protocol, net.PortRange]] = []
-        for match in self.ports:
+        asks: list[int] = []
+        for place, match in enumerate(self.ports):
             if match.port is None:
                 spans.append((match.protocol, rows.EVERY_PORT))
             elif isinstance(match.port, net.PortRange):
@@ -155,7 +184,8 @@ class _Clause:
             else:
                 found = names.get((match.port, match.protocol), ())
                 spans.extend((match.protocol, net.PortRange(number, number)) for number in found)
-        return rows.Clause(self.action, self.number, tuple(spans), self.rank)
+            asks += self.asks[place : place + 1] * (len(spans) - len(asks))
+        return rows.Clause(self.action, self.number, tuple(spans), self.rank, tuple(asks))
 
 
 class _Builder:
@@ -167,21 +197,17 @@ class _Builder:
         index: selectors.Index,
         rule_numbers: Mapping[verdict.RuleRef, int],
         classes: NameClasses,
+        *,
+        filtering: bool,
     ) -> None:
         self._selection = selection
         self._index = index
         self._egress = selection.direction is net.Direction.EGRESS
         self._subject_names: NamedPorts = {(name, protocol): found for name, protocol, found in selection.names}
+        self._filtering = filtering
+        self._bits = filters.Bits(each for _, rule in selection.rules() for each in rule.asks)
         self._clauses = [
-            _Clause(
-                tier=position,
-                action=rule.action,
-                number=rule_numbers[verdict.RuleRef(policy.ref, selection.direction, rule.index)],
-                peers=rule.peers,
-                ports=rule.ports,
-                names=tuple(_names(rule)),
-                patterns=patterns(rule),
-            )
+            self._clause(position, rule, rule_numbers[verdict.RuleRef(policy.ref, selection.direction, rule.index)])
             for position, tier in enumerate(selection.stack)
             for policy in tier.policies
             for rule in policy.rules(selection.direction)
@@ -196,6 +222,40 @@ class _Builder:
         self._cluster = index.in_cluster if self._classes and outside else 0
         """Those whom no name of a later tier opens (rule E15); they fare differently."""
         self._ceiling = min((clause.rank for clause in self._clauses if not self._admin(clause)), default=0)
+
+    def _clause(self, tier: int, rule: tiers.Rule, number: int) -> _Clause:
+        """Write a rule; ports where names are restricted and nobody would look match nothing (rules A50, E17)."""
+        named = patterns(rule)
+        filtered = self._filtering and self._egress and not named
+        ports = rule.ports
+        if ports is not None:
+            ports = tuple(match for match in ports if match.asks is None or (filtered and match.asks))
+        return _Clause(
+            tier=tier,
+            action=rule.action,
+            number=number,
+            peers=rule.peers,
+            ports=ports,
+            names=tuple(_names(ports)),
+            patterns=named,
+            asks=tuple(self._bits.of(match.asks or ()) for match in ports or ()) if rule.asks else (),
+        )
+
+    def asking(self, draft: Mapping[desired.RowKey, desired.Row]) -> set[filters.Content]:
+        """Return what the rows of `build` let pods ask for."""
+        found = {row.asks for row in draft.values() if row.asks} if self._bits else set()
+        return {self._bits.content(bits) for bits in found}
+
+    def numbered(
+        self, draft: dict[desired.RowKey, desired.Row], numbered: Mapping[filters.Content, int]
+    ) -> dict[desired.RowKey, desired.Row]:
+        """Put the number of its filter into each row that has one."""
+        if not self._bits:
+            return draft
+        return {
+            key: dataclasses.replace(row, asks=numbered[self._bits.content(row.asks)]) if row.asks else row
+            for key, row in draft.items()
+        }
 
     def _rank(self) -> None:
         """Give each clause its place in the order in which they are asked (`rows`)."""
@@ -218,7 +278,7 @@ class _Builder:
         return self._selection.stack[clause.tier].name == resources.Tier.ADMIN.value
 
     def build(self) -> dict[desired.RowKey, desired.Row]:
-        """Return the rows of ANY, then those of each identity that fares differently."""
+        """Return the rows of ANY, then those of each identity that fares differently; their filters are bits yet."""
         everyone = rows.flatten(self._stages(self._any, self._subject_names))
         found = _keyed(identity.ANY, rows.cover(everyone))
         for matching, bits in self._groups():
@@ -310,8 +370,8 @@ def patterns(rule: tiers.Rule) -> frozenset[fqdn.NamePattern]:
     return frozenset(pattern for peer in named for pattern in peer.patterns)
 
 
-def _names(rule: tiers.Rule) -> Iterator[tuple[str, net.Protocol]]:
-    return ((match.port, match.protocol) for match in rule.ports or () if isinstance(match.port, str))
+def _names(ports: Iterable[resources.PortMatch] | None) -> Iterator[tuple[str, net.Protocol]]:
+    return ((match.port, match.protocol) for match in ports or () if isinstance(match.port, str))
 
 
 def _name_key(name: tuple[str, net.Protocol]) -> tuple[str, int]:
@@ -326,7 +386,7 @@ def canonical(selection: Selection) -> bytes:
             tier.end.value,
             tier.ordered,
             [
-                (_ref(policy.ref), [_rule(rule) for rule in policy.rules(selection.direction)])
+                (spelling.ref(policy.ref), [spelling.rule(rule) for rule in policy.rules(selection.direction)])
                 for policy in tier.policies
             ],
         )
@@ -334,40 +394,3 @@ def canonical(selection: Selection) -> bytes:
     ]
     names = [(name, protocol.value, found) for name, protocol, found in selection.names]
     return repr((selection.direction.value, stack, names)).encode()
-
-
-def _ref(ref: resources.ObjectRef) -> tuple[str, str, str]:
-    return ref.kind, ref.namespace, ref.name
-
-
-def _rule(rule: tiers.Rule) -> object:
-    peers = None if rule.peers is None else [_peer(peer) for peer in rule.peers]
-    ports = None if rule.ports is None else [_port(match) for match in rule.ports]
-    return rule.action.value, rule.index, peers, ports
-
-
-def _peer(peer: tiers.Peer) -> object:
-    match peer:
-        case tiers.BlockPeer():
-            block = allocator.network_key(peer.cidr), sorted(map(allocator.network_key, peer.excepts))
-            return (*block, "outside") if peer.outside else block
-        case tiers.NodesPeer():
-            return "nodes", peer.place.value
-        case tiers.NamesPeer():
-            return "names", sorted((pattern.text, pattern.dialect.value) for pattern in peer.patterns)
-        case tiers.PodsPeer():
-            return _pods(peer)
-
-
-def _pods(peer: tiers.PodsPeer) -> object:
-    namespaces = None if peer.namespaces is None else _selector(peer.namespaces)
-    return _selector(peer.pods), namespaces, peer.namespace if namespaces is None else ""
-
-
-def _selector(selector: labels.LabelSelector) -> object:
-    return [(each.key, each.operator.value, sorted(each.values)) for each in selector.requirements]
-
-
-def _port(match: resources.PortMatch) -> object:
-    port = (match.port.first, match.port.last) if isinstance(match.port, net.PortRange) else match.port
-    return match.protocol.value, port

@@ -80,6 +80,11 @@ class Rule:
     peers: tuple[Peer, ...] | None = None
     ports: tuple[resources.PortMatch, ...] | None = None
 
+    @property
+    def asks(self) -> frozenset[fqdn.NamePattern]:
+        """The patterns of the names that it lets pods ask for; empty: any, or it is no such rule (rule E17)."""
+        return frozenset(pattern for match in self.ports or () for pattern in match.asks or ())
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:

@@ -106,6 +106,12 @@ def _ports(ports: tuple[resources.PortMatch, ...] | None) -> str:
 
 
 def _port(entry: resources.PortMatch) -> str:
+    if entry.asks is None:
+        return _numbers(entry)
+    return f"{_numbers(entry)} for DNS queries for {' or '.join(map(str, entry.asks))} alone"
+
+
+def _numbers(entry: resources.PortMatch) -> str:
     match entry.port:
         case None:
             return f"every {entry.protocol.name} port"

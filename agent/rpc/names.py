@@ -203,7 +203,10 @@ def explain(now: reconciler.Enforcement, told: Told, pod: str, asked: str) -> Ex
         policies=tuple(sorted({ref for pattern in meant for ref in policies.get(pattern, ())})),
         addresses=tuple(found),
         rows=rows,
-        because=tuple(_because(told, found, patterns_=bool(meant), rows=bool(rows))),
+        because=(
+            *_because(told, found, patterns_=bool(meant), rows=bool(rows)),
+            *(_asking(now, endpoint, name) if name else ()),
+        ),
     )
 
 
@@ -225,6 +228,17 @@ def _because(told: Told, found: Iterable[LearnedAddress], *, patterns_: bool, ro
         yield "what the pod was told has expired; a new connection has to resolve it again, one that is open goes on"
     else:
         yield f"{len(counting)} of {len(found)} addresses are open as the rows say, until they expire"
+
+
+def _asking(now: reconciler.Enforcement, endpoint: desired.Endpoint, name: str) -> Iterator[str]:
+    """Yield whether each rule that restricts the names a pod may ask for lets it ask for this one (rule E17)."""
+    policy_set = now.state.sets.get(endpoint.egress_set)
+    rows = policy_set.rows.values() if policy_set is not None else ()
+    classes = now.state.names.of(name)
+    for rule, asks in sorted({(str(now.state.rules.get(row.rule)), row.asks) for row in rows if row.asks}):
+        admitted = not now.state.filters[asks].isdisjoint(classes)
+        names = " or ".join(sorted(map(str, now.state.filter_patterns[asks])))
+        yield f"where {rule} has it ask for {names} alone, it may {'' if admitted else 'not '}ask for this"
 
 
 def _address(
@@ -265,7 +279,7 @@ def _names_of(told: Told) -> Mapping[fqdn.Place, list[fqdn.Remembered]]:
 
 
 def _policies(now: reconciler.Enforcement) -> Mapping[fqdn.NamePattern, set[resources.ObjectRef]]:
-    """Return the policies of the cluster by the patterns they have."""
+    """Return the policies of the cluster by the patterns they have, of names they allow or let pods ask for."""
     found: defaultdict[fqdn.NamePattern, set[resources.ObjectRef]] = defaultdict(set)
     for policy in now.snapshot.policies.values():
         for rule in policy.egress:
@@ -273,6 +287,9 @@ def _policies(now: reconciler.Enforcement) -> Mapping[fqdn.NamePattern, set[reso
                 if isinstance(peer, resources.NamesPeer):
                     for pattern in peer.patterns:
                         found[pattern].add(policy.ref)
+            for match in rule.ports or ():
+                for pattern in match.asks or ():
+                    found[pattern].add(policy.ref)
     return found
 
 

@@ -22,10 +22,11 @@
 /* False: the backends differ, or nothing is known of them. */
 static __always_inline bool decide_service(struct decision *to, __u32 service)
 {
-	struct class_key key = { .set = to->policy_set, .service = service };
-	const struct class_value *class = NW_LOOKUP(service_class, &key);
+	const struct class_value *class = class_of(to->policy_set, service);
 
 	if (!class)
+		return false;
+	if (class->asks != NW_ASKS_ANYTHING && !to->asks)
 		return false;
 	if (class->class_ == NW_CLASS_NONE) {
 		to->rule = class->rule;
@@ -74,8 +75,10 @@ static __always_inline bool decide_connect(struct decision *to, const struct flo
 	audit = *to;
 	to->policy_set = subject.egress_set;
 	to->names = subject.egress_names;
+	to->asks = subject.egress_asks;
 	audit.policy_set = subject.egress_audit;
 	audit.names = subject.egress_audit_names;
+	audit.asks = subject.egress_audit_asks;
 	told = decide_dialled(to, flow, slot);
 	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict == NW_DROPPED)
 		return told;

@@ -7,7 +7,8 @@
  *   2. no policy selects it in this direction        -> allowed NOT_ISOLATED  (rule A15)
  *   3. the headers could not be followed             -> denied  MALFORMED
  *   4. longest match among the rows of the peer's identity decides: RULE_ALLOWED or POLICY_DENY, and
- *      POLICY_DENIED where the row names no rule: it carves a port out of what is allowed to everybody
+ *      POLICY_DENIED where the row names no rule (it carves a port out of what is allowed to everybody) or allows
+ *      queries for some names only, and nobody reads what this endpoint asks for
  *   5. longest match among the rows for any identity decides
  *   6. otherwise                                     -> denied  POLICY_DENIED (rule A15)
  *   7. what is denied by 4 to 6 may be allowed by a name, where the set has names: RULE_ALLOWED (names.h)
@@ -31,6 +32,8 @@ struct decision {
 	__u8 verdict;		/* enum nw_verdict */
 	__u8 reason;		/* enum nw_reason */
 	__u8 names;		/* not 0: the set may allow by name */
+	__u8 asks;		/* not 0: queries are read at the endpoint's veth; else what a filter restricts is denied */
+	__u8 pad1[3];
 };
 
 static __always_inline void decide(struct decision *to, __u8 verdict, __u8 reason)
@@ -47,7 +50,13 @@ static __always_inline const struct policy_value *row_find(__u32 set, __u32 iden
 	return row ? row : row_of(set, NW_IDENTITY_ANY, direction, flow);
 }
 
-/* `row` denies; null: none allows. */
+/* What a row with a filter allows is for nw_dns_query to restrict further, at the pod's veth. */
+static __always_inline bool row_allows(const struct policy_value *row, __u8 asks)
+{
+	return row && row->action == NW_ALLOW && (row->asks == NW_ASKS_ANYTHING || asks);
+}
+
+/* `row` does not allow; null: there is none. */
 static __always_inline void decide_denied(struct decision *to, const struct flow *flow, const struct policy_value *row)
 {
 	struct denial denial;
@@ -65,7 +74,7 @@ static __always_inline void decide_rows(struct decision *to, const struct flow *
 {
 	const struct policy_value *row = row_find(to->policy_set, identity, to->direction, flow);
 
-	if (!row || row->action != NW_ALLOW) {
+	if (!row_allows(row, to->asks)) {
 		decide_denied(to, flow, row);
 		return;
 	}
@@ -110,9 +119,11 @@ static __always_inline void decide_side(struct decision *to, const struct endpoi
 	}
 	to->policy_set = direction == NW_EGRESS ? subject->egress_set : subject->ingress_set;
 	to->names = direction == NW_EGRESS ? subject->egress_names : 0;
+	to->asks = direction == NW_EGRESS ? subject->egress_asks : 0;
 	decide_set(to, flow, peer, slot);
 	audit.policy_set = direction == NW_EGRESS ? subject->egress_audit : subject->ingress_audit;
 	audit.names = direction == NW_EGRESS ? subject->egress_audit_names : 0;
+	audit.asks = direction == NW_EGRESS ? subject->egress_audit_asks : 0;
 	if (audit.policy_set == NW_NOT_ISOLATED || to->verdict != NW_FORWARDED)
 		return;
 	decide_set(&audit, flow, peer, slot);

@@ -90,6 +90,17 @@ static __always_inline void dns_class_by_dfa(struct dns_walk *walk, __u32 start)
 		dns_class_add(walk, state->class_);
 }
 
+/* The classes of one slot alone. */
+static __always_inline void dns_classify_in(struct dns_walk *walk, const struct fqdn_config *config, __u32 slot)
+{
+	struct name_value *row = NW_LOOKUP(fqdn_names, dns_name_key(walk));
+
+	walk->classes = 0;
+	if (row)
+		dns_class_add(walk, dns_class_of_row(&row->slot[slot & 1], walk->labels - row->labels));
+	dns_class_by_dfa(walk, config->dfa_start[slot & 1]);
+}
+
 static __always_inline void dns_classify(struct dns_walk *walk, const struct fqdn_config *config)
 {
 	__u32 first = config->dfa_start[0], second = config->dfa_start[1];

@@ -124,17 +124,31 @@ static __always_inline void learned_raise(struct learned_class *of, __u64 expire
 	}
 }
 
-/* The class to write over: a free one, else the one that expires soonest. */
+/* Whether a class is one that policies have now, or are about to have. */
+static __always_inline bool class_counts(__u32 class_)
+{
+	return NW_LOOKUP(fqdn_counting, &class_) != 0;
+}
+
+/*
+ * The class to write over: a free one, else one that does not count any more, else any; of several the one that expires
+ * soonest. All that come of one answer expire at once, so that time alone would have them push out each other.
+ */
 static __always_inline struct learned_class *learned_choose(struct learned_value *value)
 {
-	struct learned_class *best = &value->of[0];
+	struct learned_class *of, *best = &value->of[0];
+	bool counts, best_counts = true;
 	__u32 index;
 
 	for (index = 0; index < NW_DNS_CLASSES; index++) {
-		if (!value->of[index].class_)
-			return &value->of[index];
-		if (value->of[index].expires_ns < best->expires_ns)
-			best = &value->of[index];
+		of = &value->of[index];
+		if (!of->class_)
+			return of;
+		counts = class_counts(of->class_);
+		if (counts == best_counts ? of->expires_ns < best->expires_ns : best_counts) {
+			best = of;
+			best_counts = counts;
+		}
 	}
 	return best;
 }
@@ -153,7 +167,7 @@ static __always_inline bool learned_merge(struct learned_value *value, __u32 cla
 	}
 	of = learned_choose(value);
 	before = of->class_;
-	if (before && of->expires_ns > now_ns)
+	if (before && of->expires_ns > now_ns && class_counts(before))
 		dns_count(NW_DNS_COUNT_CLASS_EVICTED);
 	if (!dns_swap32(&of->class_, before, class_))
 		return false;

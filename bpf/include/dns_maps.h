@@ -15,6 +15,7 @@ NW_DECLARE(fqdn_dfa, BPF_MAP_TYPE_ARRAY, __u32, struct dfa_state, 0);
 NW_DECLARE(fqdn_pending, BPF_MAP_TYPE_LRU_HASH, struct pending_key, struct pending_value, 0);
 NW_DECLARE(fqdn_places, BPF_MAP_TYPE_HASH, struct place_key, struct addr6, BPF_F_NO_PREALLOC);
 NW_DECLARE(fqdn_hands, BPF_MAP_TYPE_HASH, __u32, __u32, BPF_F_NO_PREALLOC);
+NW_DECLARE(fqdn_counting, BPF_MAP_TYPE_HASH, __u32, __u32, BPF_F_NO_PREALLOC);
 NW_DECLARE(fqdn_config, BPF_MAP_TYPE_ARRAY, __u32, struct fqdn_config, BPF_F_MMAPABLE);
 NW_DECLARE(fqdn_counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, 0);
 

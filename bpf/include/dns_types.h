@@ -103,19 +103,28 @@ struct place_key {
 	__u32 place;
 };
 
+/*
+ * fqdn_counting (hash): __u32 name class -> __u32 1. The classes that some name has in either slot: what an address has
+ * of others is of policies that are gone, and makes room first.
+ */
+
 /* fqdn_config: array of one, mmapable; user space stores each word at once. */
 struct fqdn_config {
 	__u32 min_ttl_s;	/* a shorter TTL counts as this (F19) */
 	__u32 grace_s;		/* added to every TTL */
 	__u32 dfa_start[2];	/* state to begin in, one a slot; 0: no automaton */
+	__u32 reject;		/* the RCODE of who asks for what it may not; 0: nobody answers */
+	__u32 filters;		/* 0: no set on this node has one, so nobody looks */
 };
 
-/* How an answer was taken: what `fqdn_answers` says of it. */
+/* How a message was taken: what `fqdn_answers` says of it. */
 enum nw_dns_outcome {
 	NW_DNS_LEARNED = 1,
 	NW_DNS_NO_RULE = 2,	/* no rule has such a name */
 	NW_DNS_NEGATIVE = 3,	/* an error, or no records (F7) */
 	NW_DNS_MALFORMED = 4,	/* what came before the fault was learned (F14) */
+	NW_DNS_REFUSED = 5,	/* no answer, but what a pod sent: a filter does not admit it */
+	NW_DNS_WOULD_REFUSE = 6,	/* likewise, and it passed: the filter is in audit (rule A51) */
 };
 
 /* fqdn_counters: per-CPU array of __u64. */
@@ -137,10 +146,12 @@ enum nw_dns_counter {
 	NW_DNS_COUNT_CLASS_EVICTED,	/* classes of an address, likewise */
 	NW_DNS_COUNT_FULL,		/* addresses that found no room on the node */
 	NW_DNS_COUNT_ANSWERS_LOST,	/* not told: the ring was full */
+	NW_DNS_COUNT_REFUSED,		/* refused or dropped by a filter, told or kept back */
+	NW_DNS_COUNT_WOULD_REFUSE,
 	NW_DNS_COUNT_MAX,
 };
 
-/* fqdn_answers: ring buffer; this, and behind it the message. */
+/* fqdn_answers: ring buffer; this, and behind it the message. Of what is no DNS message, `length` is 0. */
 struct dns_answer {
 	__u64 time_ns;		/* CLOCK_BOOTTIME */
 	__u32 endpoint;
@@ -148,6 +159,11 @@ struct dns_answer {
 	__u8 outcome;		/* enum nw_dns_outcome */
 	__u8 protocol;
 	struct addr6 resolver;
+	__u32 policy_set;	/* that has the filter; 0 of answers, as the following four are */
+	__u32 rule;		/* that allows what the filter admits; 0: several, of a Service's backends */
+	__be16 client_port;
+	__be16 resolver_port;	/* NW_DNS_PORT or any other */
+	__u32 repeats;		/* refusals of this kind that were kept back since the last one */
 };
 
 /* What user space gives nw_dns_replay: one address of one name class. */
@@ -167,8 +183,8 @@ NW_STATIC_ASSERT(sizeof(struct learned_key) == 20);
 NW_STATIC_ASSERT(sizeof(struct learned_value) == 80);
 NW_STATIC_ASSERT(__builtin_offsetof(struct learned_value, used_ns) == 64);
 NW_STATIC_ASSERT(sizeof(struct place_key) == 8);
-NW_STATIC_ASSERT(sizeof(struct fqdn_config) == 16);
-NW_STATIC_ASSERT(sizeof(struct dns_answer) == 32);
+NW_STATIC_ASSERT(sizeof(struct fqdn_config) == 24);
+NW_STATIC_ASSERT(sizeof(struct dns_answer) == 48);
 NW_STATIC_ASSERT(sizeof(struct replay_row) == 32);
 
 #endif

@@ -48,6 +48,8 @@ struct endpoint {
 	__u32 ingress_ifindex;
 	__u8 egress_names;	/* not 0: the set has rows of name classes; as the flag is, for the verifier's sake */
 	__u8 egress_audit_names;
+	__u8 egress_asks;	/* likewise: the set has filters, and queries are read at the endpoint's veth */
+	__u8 egress_audit_asks;
 	bool held;
 };
 
@@ -75,6 +77,8 @@ static __always_inline void endpoint_read(__u32 number, __u32 slot, struct endpo
 	to->held = state->flags & NW_FLAG_HELD;
 	to->egress_names = state->flags & NW_FLAG_EGRESS_NAMES;
 	to->egress_audit_names = state->flags & NW_FLAG_EGRESS_AUDIT_NAMES;
+	to->egress_asks = state->flags & NW_FLAG_EGRESS_ASKS;
+	to->egress_audit_asks = state->flags & NW_FLAG_EGRESS_AUDIT_ASKS;
 }
 
 static __always_inline __u32 endpoint_of_netns(__u64 cookie, __u32 slot)
@@ -151,6 +155,14 @@ static __always_inline const struct policy_value *row_of(__u32 set, __u32 identi
 	};
 
 	return NW_LOOKUP(policy, &key);
+}
+
+/* What an egress set allows of a Service; null: mixed. */
+static __always_inline const struct class_value *class_of(__u32 set, __u32 service)
+{
+	struct class_key key = { .set = set, .service = service };
+
+	return NW_LOOKUP(service_class, &key);
 }
 
 /* What an endpoint has learned of an address; null: nothing. Written by the DNS learner. */

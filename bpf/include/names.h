@@ -86,7 +86,7 @@ struct denial {
 /* `row` null: no rule allows, which comes after all rules. */
 static __always_inline void denial_read(struct denial *to, const struct policy_value *row)
 {
-	to->rule = row ? row->rule : 0;
+	to->rule = row && row->action == NW_DENY ? row->rule : 0;
 	to->rank = row ? row->rank : NW_RANK_NONE;
 	to->admin_rank = row ? row->passed : NW_RANK_NONE;
 	if (to->rank < to->admin_rank)

@@ -14,22 +14,10 @@
 #include <linux/ipv6.h>
 
 #include "addr.h"
+#include "ip6.h"
 
 #define NW_EXTENSIONS_MAX 8	/* IPv6 extension headers; RFC 8504 lets a host refuse long chains */
 #define NW_IP_OFFSET_MASK 0x1fff
-
-enum {
-	NW_PROTO_HOPOPTS = 0,
-	NW_PROTO_ICMP = 1,
-	NW_PROTO_ROUTING = 43,
-	NW_PROTO_FRAGMENT = 44,
-	NW_PROTO_AH = 51,
-	NW_PROTO_ICMPV6 = 58,
-	NW_PROTO_DSTOPTS = 60,
-	NW_PROTO_MOBILITY = 135,
-	NW_PROTO_HIP = 139,
-	NW_PROTO_SHIM6 = 140,
-};
 
 struct packet {
 	struct flow flow;	/* client is the source, until the flow is turned */
@@ -39,12 +27,31 @@ struct packet {
 	__u8 hop_limit;		/* IPv6 */
 };
 
-static __always_inline bool packet_read(const struct bpf_dynptr *data, __u32 offset, void *to, __u32 length)
+/*
+ * Where the bytes are. A program that may not ask for a dynptr of its packet, as socket filters, or that shall load
+ * before Linux 6.4, defines NW_PACKET_OF_SKB; its packets begin where skb->data does.
+ */
+#ifdef NW_PACKET_OF_SKB
+
+typedef struct __sk_buff packet_bytes;
+
+static __always_inline bool packet_read(const packet_bytes *data, __u32 offset, void *to, __u32 length)
+{
+	return !bpf_skb_load_bytes(data, offset, to, length);
+}
+
+#else
+
+typedef struct bpf_dynptr packet_bytes;
+
+static __always_inline bool packet_read(const packet_bytes *data, __u32 offset, void *to, __u32 length)
 {
 	return !bpf_dynptr_read(to, length, data, offset, 0);
 }
 
-static __always_inline void packet_read_transport(const struct bpf_dynptr *data, struct packet *packet)
+#endif
+
+static __always_inline void packet_read_transport(const packet_bytes *data, struct packet *packet)
 {
 	__be16 ports[2] = {};
 
@@ -61,7 +68,7 @@ static __always_inline void packet_read_transport(const struct bpf_dynptr *data,
 	packet->flow.server_port = ports[1];
 }
 
-static __always_inline void packet_parse4(const struct bpf_dynptr *data, __u32 begin, struct packet *packet)
+static __always_inline void packet_parse4(const packet_bytes *data, __u32 begin, struct packet *packet)
 {
 	struct iphdr ip;
 
@@ -78,31 +85,8 @@ static __always_inline void packet_parse4(const struct bpf_dynptr *data, __u32 b
 	packet_read_transport(data, packet);
 }
 
-static __always_inline bool header_is_extension(__u8 protocol)
-{
-	return protocol == NW_PROTO_HOPOPTS || protocol == NW_PROTO_ROUTING || protocol == NW_PROTO_FRAGMENT ||
-	       protocol == NW_PROTO_AH || protocol == NW_PROTO_DSTOPTS || protocol == NW_PROTO_MOBILITY ||
-	       protocol == NW_PROTO_HIP || protocol == NW_PROTO_SHIM6;
-}
-
-/* One extension header (RFC 8200 section 4). */
-struct extension {
-	__u8 next;
-	__u8 length;
-	__be16 offset;		/* fragment header: upper 13 bits */
-};
-
-static __always_inline __u32 extension_size(__u8 protocol, const struct extension *header)
-{
-	if (protocol == NW_PROTO_FRAGMENT)
-		return 8;
-	if (protocol == NW_PROTO_AH)
-		return (header->length + 2) * 4;
-	return (header->length + 1) * 8;
-}
-
 /* Sets protocol and transport; false: the chain cannot be followed to its end. */
-static __always_inline bool packet_walk6(const struct bpf_dynptr *data, __u32 offset, struct packet *packet)
+static __always_inline bool packet_walk6(const packet_bytes *data, __u32 offset, struct packet *packet)
 {
 	struct extension header;
 	int i;
@@ -124,7 +108,7 @@ static __always_inline bool packet_walk6(const struct bpf_dynptr *data, __u32 of
 	return false;
 }
 
-static __always_inline void packet_parse6(const struct bpf_dynptr *data, __u32 begin, struct packet *packet)
+static __always_inline void packet_parse6(const packet_bytes *data, __u32 begin, struct packet *packet)
 {
 	struct ipv6hdr ip;
 
@@ -144,7 +128,7 @@ static __always_inline void packet_parse6(const struct bpf_dynptr *data, __u32 b
 }
 
 /* `family` is known at compile time: only one of the two is in a program. */
-static __always_inline void packet_parse(const struct bpf_dynptr *data, __u32 begin, __u8 family,
+static __always_inline void packet_parse(const packet_bytes *data, __u32 begin, __u8 family,
 					 struct packet *packet)
 {
 	if (family == NW_IPV4)

@@ -21,13 +21,14 @@
 #define NW_IDENTITY_UNMANAGED 3
 
 #define NW_NOT_ISOLATED 0	/* policy set of an endpoint that no policy selects in a direction; audit set: none in audit */
+#define NW_ASKS_ANYTHING 0
 #define NW_SLOT_EMPTY 0		/* no entry in this generation */
 #define NW_RANK_NONE 0xffff	/* comes after every rank that a rule can have */
 #define NW_ENDPOINT_PROBE 1	/* endpoint of the agent's self-test: judged like any other, emits no events */
 
-enum nw_direction { NW_INGRESS = 1, NW_EGRESS = 2 };
+enum nw_direction { NW_INGRESS = 1, NW_EGRESS = 2, NW_ASK = 3 };	/* NW_ASK: rows of a filter, never a flow's */
 enum nw_action { NW_ALLOW = 1, NW_DENY = 2 };
-enum nw_class { NW_CLASS_ALL = 1, NW_CLASS_NONE = 2 };	/* no row: mixed, the packet layer decides */
+enum nw_class { NW_CLASS_ALL = 1, NW_CLASS_NONE = 2, NW_CLASS_MIXED = 3 };	/* no row is mixed, too: the packet layer decides */
 enum nw_layer { NW_LAYER_SOCKET = 1, NW_LAYER_PACKET = 2 };
 enum nw_verdict { NW_FORWARDED = 1, NW_DROPPED = 2, NW_AUDIT = 4 };	/* as in Hubble; AUDIT: passes, and is told */
 
@@ -50,6 +51,8 @@ enum nw_endpoint_flag {
 	NW_FLAG_HELD = 2,
 	NW_FLAG_EGRESS_NAMES = 4,	/* the egress set has rows of name classes; without them nobody looks for names */
 	NW_FLAG_EGRESS_AUDIT_NAMES = 8,	/* likewise, the set that is in audit */
+	NW_FLAG_EGRESS_ASKS = 16,	/* the egress set has filters, and queries are read at this endpoint's veth */
+	NW_FLAG_EGRESS_AUDIT_ASKS = 32,	/* likewise, the set that is in audit */
 };
 
 enum nw_config_flag { NW_CONFIG_DROP_SILENTLY = 1 };	/* deny mode drop: the socket hooks only report */
@@ -116,6 +119,9 @@ struct policy_key {
  * Sets that allow by name rank their rules in the order in which they are asked. Of the row of an identity, `rank` is
  * the deciding rule's and `passed` that of the first Pass it met; of the row of a name class, which only allows, they
  * are those of its first Allow in the Admin tier and of its first one after that (names.h).
+ *
+ * What a row allows may be DNS queries for some names only. `asks` is then the number of a filter, whose rows are here,
+ * too: { set = filter, identity = name class, NW_ASK, any protocol }, one for each class that may be asked for.
  */
 struct policy_value {
 	__u32 rule;
@@ -123,6 +129,7 @@ struct policy_value {
 	__u16 passed;
 	__u8 action;		/* enum nw_action */
 	__u8 pad1[3];
+	__u32 asks;		/* NW_ASKS_ANYTHING: no filter */
 };
 
 /*
@@ -167,6 +174,7 @@ struct class_value {
 	__u32 rule;
 	__u8 class_;		/* enum nw_class */
 	__u8 pad1[3];
+	__u32 asks;		/* filter of what is sent to the Service's address; NW_ASKS_ANYTHING: none */
 };
 
 /*
@@ -238,7 +246,8 @@ struct event {
 
 NW_STATIC_ASSERT(sizeof(struct endpoint_value) == 48);
 NW_STATIC_ASSERT(sizeof(struct policy_key) == 16);
-NW_STATIC_ASSERT(sizeof(struct policy_value) == 12);
+NW_STATIC_ASSERT(sizeof(struct policy_value) == 16);
+NW_STATIC_ASSERT(sizeof(struct class_value) == 12);
 NW_STATIC_ASSERT(sizeof(struct frontend4_key) == 8);
 NW_STATIC_ASSERT(sizeof(struct frontend6_key) == 20);
 NW_STATIC_ASSERT(sizeof(struct config_value) == 16);

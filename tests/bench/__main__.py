@@ -15,7 +15,7 @@ import time
 from tests.bench import figures
 
 IPTABLES = ("iptables_sets", "iptables_program", "iptables_edit", "iptables_forward")
-BENCHMARKS = ("compile", "names", "source", "connect", "change", "verdicts", *IPTABLES)
+BENCHMARKS = ("compile", "names", "dns", "source", "connect", "change", "verdicts", *IPTABLES)
 GROUPS = {"iptables": IPTABLES}
 TARGET = pathlib.Path("build")
 

@@ -11,7 +11,7 @@ import os
 import pathlib
 import struct
 
-from agent.datapath.bpf import events, layout
+from agent.datapath.bpf import events, layout, ring
 from tests.support import agents
 
 BYTES = 16 * 1024 * 1024
@@ -26,27 +26,27 @@ class SharedReader(events.EventReader):
 
     def __init__(self, path: pathlib.Path, wake: int) -> None:
         """Map the file."""
-        file = os.open(path, os.O_RDWR)
-        self._descriptor = wake
-        self._mask = BYTES - 1
-        self._consumer = mmap.mmap(file, mmap.PAGESIZE)
-        self._producer = mmap.mmap(file, mmap.PAGESIZE + BYTES, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
-        os.close(file)
-        self._consumed = memoryview(self._consumer).cast("Q")
-        self._produced = memoryview(self._producer)[:8].cast("Q")
+        self._path = path
+        self._wake = wake
+        self._ring = ring.Ring(os.open(path, os.O_RDWR), size=BYTES, whole=False)
+
+    @property
+    def fd(self) -> int:
+        """Readable when there is something."""
+        return self._wake
 
     def read(self) -> list[layout.RawEvent]:
         """Return what is ready, and let `wake` sleep if that is all."""
         found = super().read()
-        if self._consumed[CONSUMED] == self._produced[0]:
+        if self._ring.consumed == self._ring.written:
             with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._descriptor)
+                os.eventfd_read(self._wake)
         return found
 
     @property
     def lost(self) -> int:
         """What found the ring full."""
-        return self._consumed[LOST]
+        return offered(self._path)[1]
 
 
 class SharedWriter:

@@ -24,7 +24,7 @@ SOURCE = REPOSITORY / "tests" / "bpf" / "entry.bpf.c"
 PROGRAM = "nw_entry"
 ASK_FORWARD, ASK_LOCAL, ASK_CONNECT = 1, 2, 3
 QUESTION = struct.Struct("=QI16s16s2s2sBBBB4x")
-DECISION = struct.Struct("=IIIBBBx")
+DECISION = struct.Struct("=IIIBBBx4x")
 PADDING = bytes(14)
 SILENT = 0
 

@@ -8,7 +8,7 @@ import select
 import pytest
 
 from agent import errors
-from agent.datapath.bpf import events, layout, packet_proof, syscalls
+from agent.datapath.bpf import events, layout, packet_proof, ring, syscalls
 from tests.bpf import conftest, states
 
 pytestmark = pytest.mark.root
@@ -74,7 +74,7 @@ def test_a_pin_that_is_no_ring_is_refused_by_name(rig: conftest.Rig) -> None:
 def test_records_still_being_written_end_a_batch_and_discarded_ones_are_skipped() -> None:
     content = bytes(layout.EVENT.size)
     records = [
-        events.RECORD.pack(layout.EVENT.size | flag, 0, content) for flag in (0, events.DISCARDED, 0, events.BUSY, 0)
+        events.RECORD.pack(layout.EVENT.size | flag, 0, content) for flag in (0, ring.DISCARDED, 0, ring.BUSY, 0)
     ]
     read, used = events._unpack(b"".join(records))
     assert (len(read), used) == (2, 3 * events.RECORD_BYTES)

@@ -76,7 +76,6 @@ def test_an_event_is_read_member_by_member_as_c_wrote_it(types: btf.Types) -> No
 @pytest.mark.parametrize(
     ("c_name", "prefix", "python"),
     [
-        ("nw_direction", "NW_", net.Direction),
         ("nw_action", "NW_", desired.Action),
         ("nw_class", "NW_CLASS_", desired.ServiceClass),
         ("nw_layer", "NW_LAYER_", verdict_.Layer),
@@ -87,6 +86,11 @@ def test_enums_agree_by_name_and_value(types: btf.Types, c_name: str, prefix: st
     values = {name.removeprefix(prefix): value for name, value in types.enumerators(c_name).items()}
     values.pop("MAX", None)
     assert {item.name: item.value for item in python} == values
+
+
+def test_directions_agree(types: btf.Types) -> None:
+    python = {item.name: item.value for item in (*net.Direction, *plan.Asking)}
+    assert {name.removeprefix("NW_"): value for name, value in types.enumerators("nw_direction").items()} == python
 
 
 def test_reasons_and_verdicts_agree(types: btf.Types) -> None:
@@ -103,6 +107,8 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
         "NW_FLAG_HELD": layout.FLAG_HELD,
         "NW_FLAG_EGRESS_NAMES": layout.FLAG_EGRESS_NAMES,
         "NW_FLAG_EGRESS_AUDIT_NAMES": layout.FLAG_EGRESS_AUDIT_NAMES,
+        "NW_FLAG_EGRESS_ASKS": layout.FLAG_EGRESS_ASKS,
+        "NW_FLAG_EGRESS_AUDIT_ASKS": layout.FLAG_EGRESS_AUDIT_ASKS,
     }
     assert types.enumerators("nw_config_flag") == {"NW_CONFIG_DROP_SILENTLY": layout.CONFIG_DROP_SILENTLY}
     words = types.members("config_value")
@@ -119,6 +125,7 @@ def test_flags_and_constants_agree(types: btf.Types) -> None:
         "IDENTITY_UNMANAGED": identity.UNMANAGED,
         "NOT_ISOLATED": desired.NOT_ISOLATED,
         "RANK_NONE": desired.NO_RANK,
+        "ASKS_ANYTHING": desired.ASKS_ANYTHING,
         "SLOT_EMPTY": 0,
         "ENDPOINT_PROBE": layout.ENDPOINT_PROBE,
         "POLICY_BITS": layout.POLICY_BITS,
@@ -135,11 +142,13 @@ def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
         egress_audit=0x0A0A0A0A,
         egress_names=True,
         egress_audit_names=True,
+        egress_asks=True,
+        egress_audit_asks=True,
     )
     endpoint = layout.encode_endpoint(plan.EndpointValue(slots=(slot, other), ingress_ifindex=0x05050505))
     assert _split(types, "endpoint_value", endpoint) == {
         "slot": struct.pack(
-            "=10I", 0x01010101, 0x02020202, 3, 0x09090909, 0, 0x03030303, 0x04040404, 13, 0, 0x0A0A0A0A
+            "=10I", 0x01010101, 0x02020202, 3, 0x09090909, 0, 0x03030303, 0x04040404, 61, 0, 0x0A0A0A0A
         ),
         "ingress_ifindex": b"\x05" * 4,
         "pad1": bytes(4),
@@ -163,16 +172,24 @@ def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
         "protocol": b"\x06",
         "pad1": b"\0",
     }
-    row = layout.encode_row(desired.Row(action=desired.Action.DENY, rule=0x07070707, rank=0x0B0B, passed=0x0C0C))
+    row = layout.encode_row(
+        desired.Row(action=desired.Action.DENY, rule=0x07070707, rank=0x0B0B, passed=0x0C0C, asks=0x0D0D0D0D)
+    )
     assert _split(types, "policy_value", row) == {
         "rule": b"\x07" * 4,
         "rank": b"\x0b" * 2,
         "passed": b"\x0c" * 2,
         "action": b"\x02",
         "pad1": bytes(3),
+        "asks": b"\x0d" * 4,
     }
-    value = layout.encode_class(plan.ClassValue(service_class=desired.ServiceClass.NONE, rule=0x08080808))
-    assert _split(types, "class_value", value) == {"rule": b"\x08" * 4, "class_": b"\x02", "pad1": bytes(3)}
+    value = layout.encode_class(plan.ClassValue(desired.ServiceClass.MIXED, rule=0x08080808, asks=0x09090909))
+    assert _split(types, "class_value", value) == {
+        "rule": b"\x08" * 4,
+        "class_": b"\x03",
+        "pad1": bytes(3),
+        "asks": b"\x09" * 4,
+    }
 
 
 def _split(types: btf.Types, name: str, raw: bytes) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ class Layer(memory.MemoryDatapath):
         self.calls = calls
         self.generation = generation
         self.refuses: set[str] = set()
+        self.learns = False
 
     def _called(self, what: str) -> None:
         self.calls.append(f"{what} {self.name}")
@@ -32,8 +33,16 @@ class Layer(memory.MemoryDatapath):
     def open(self) -> base.EngineReport:
         self._called("open")
         return base.EngineReport(
-            mode=self.name, reasons=(f"a word of {self.name}",), proved=(f"{self.name} denies",), variant=self.name[:1]
+            mode=self.name,
+            reasons=(f"a word of {self.name}",),
+            proved=(f"{self.name} denies",),
+            variant=self.name[:1],
+            learns_names=self.learns,
         )
+
+    def learn_names(self, desired: desired.DesiredState) -> frozenset[int]:
+        assert desired is STATE
+        return frozenset({self.generation})
 
     def apply(self, desired: desired.DesiredState) -> base.Applied:
         assert desired is STATE
@@ -74,11 +83,21 @@ class Pair:
         """Start where the generations differ."""
         self.calls: list[str] = []
         self.told: list[tuple[int, int]] = []
+        self.refuses = False
+        """To have packets ask for names."""
         self.socket = Layer("socket", self.calls, generation=40)
         self.packet = Layer("iptables", self.calls, generation=6)
         self.both = layered.LayeredDatapath(
-            socket=self.socket, packet=self.packet, tell=lambda *numbers: self.told.append(numbers)
+            socket=self.socket,
+            packet=self.packet,
+            tell=lambda *numbers: self.told.append(numbers),
+            join=self._join,
         )
+
+    def _join(self) -> None:
+        self.calls.append("join")
+        if self.refuses:
+            raise errors.DatapathError("there is no xt_bpf")
 
 
 @pytest.fixture
@@ -137,9 +156,33 @@ def test_both_are_settled_closed_and_removed_also_where_the_first_fails(pair: Pa
         assert pair.calls[-2:] == [f"{what} iptables", f"{what} socket"]
 
 
-def test_only_the_packet_layer_checks_sources(pair: Pair) -> None:
+def test_sources_are_checked_and_names_are_learned_at_the_veths(pair: Pair) -> None:
     pair.both.attach_links(())
-    assert pair.calls == ["attach 0 to iptables"]
+    assert pair.calls == ["attach 0 to iptables", "attach 0 to socket"]
+
+
+def test_names_are_learned_where_the_packet_layer_asks_for_them(pair: Pair) -> None:
+    pair.socket.learns = True
+    assert pair.both.open().learns_names
+    assert pair.calls[-1] == "join"
+    assert pair.both.learn_names(STATE) == {pair.socket.generation}
+
+
+def test_where_it_cannot_ask_names_are_denied_and_it_is_said_why(pair: Pair) -> None:
+    pair.socket.learns = True
+    pair.refuses = True
+    report = pair.both.open()
+    assert not report.learns_names
+    assert report.reasons == (
+        "a word of socket",
+        "addresses that are learned by their names are not open to packets: there is no xt_bpf",
+        "a word of iptables",
+    )
+
+
+def test_where_nothing_is_learned_nothing_is_asked(pair: Pair) -> None:
+    assert not pair.both.open().learns_names
+    assert "join" not in pair.calls
 
 
 def test_repairs_of_both_are_told_and_counters_added_up(pair: Pair) -> None:

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from agent import desired, errors
-from agent.datapath import plan
+from agent.datapath import lookups, plan
 from agent.model import endpoint, identity, net
 from tests.states import pictures
 from tests.support import random_state
@@ -143,6 +143,69 @@ def test_whoever_is_allowed_by_name_says_so_for_only_then_do_programs_look_for_n
     )
     slots = [plan.at_rest(state).endpoints[number].slots[0] for number in (900, 901)]
     assert [(slot.egress_names, slot.egress_audit_names) for slot in slots if slot] == [(True, False), (False, True)]
+
+
+def test_a_filter_is_written_with_the_sets_and_services_that_have_it() -> None:
+    """What it restricts is denied where nobody reads what is asked: there the endpoint does not say that it has it."""
+    state = _filtered(asks=FILTER)
+    tables = plan.at_rest(state, unread=frozenset({902}))
+    slots = [tables.endpoints[number].slots[0] for number in (900, 901, 902)]
+    assert [(slot.egress_asks, slot.egress_audit_asks) for slot in slots if slot] == [
+        *((True, False), (True, True), (False, False))
+    ]
+    assert {key: row for key, row in tables.policy.items() if key.set == FILTER} == {
+        plan.PolicyKey(FILTER, class_, plan.Asking.ASK, 0, 0, 0): desired.Row(desired.Action.ALLOW, 0)
+        for class_ in CLASSES
+    }
+    everything, mixed = desired.ServiceClass.ALL, desired.ServiceClass.MIXED
+    assert tables.service_class == {
+        (601, 33): plan.ClassValue(everything, 1, asks=FILTER),
+        (602, 33): plan.ClassValue(mixed, 0, asks=FILTER),
+        (602, 34): plan.ClassValue(everything, 1),
+    }
+    by_state, by_tables = lookups.InState(state), lookups.InTables(tables)
+    assert all(by_state.service_class(*key) == by_tables.service_class(*key) for key in tables.service_class)
+
+
+def test_without_filters_nobody_says_that_there_are_any() -> None:
+    tables = plan.at_rest(_filtered(asks=desired.ASKS_ANYTHING))
+    assert not any(slot and (slot.egress_asks or slot.egress_audit_asks) for slot in tables.endpoints[901].slots)
+    assert {key.direction for key in tables.policy} == {net.Direction.EGRESS}
+
+
+def test_the_rows_of_a_filter_that_changes_hands_are_there_from_before_the_flip_until_after_it() -> None:
+    before, after = (_filtered(asks=number) for number in (FILTER, FILTER + 1))
+    way = plan.plan(plan.plan(plan.Tables(), before).result, after)
+    written = {step.name: {key.set for key in step.upserts.get(plan.Table.POLICY, ())} for step in way.steps}
+    deleted = {step.name: {key.set for key in step.deletes.get(plan.Table.POLICY, ())} for step in way.steps}
+    assert FILTER + 1 in written["rows"]
+    assert deleted == {"rows": set(), "mend": {FILTER}}
+
+
+FILTER, CLASSES = 0x0F117E50, (identity.FIRST_NAME_CLASS, identity.FIRST_NAME_CLASS + 7)
+
+
+def _filtered(*, asks: int) -> desired.DesiredState:
+    """Give set 601 a filter by its rows, and 602 by what a service has that it allows some backends of."""
+    query = desired.RowKey(300, 17, 53, 16)
+    rows = {601: desired.Row(desired.Action.ALLOW, 1, asks=asks), 602: desired.Row(desired.Action.ALLOW, 1)}
+    everything = (desired.ServiceClass.ALL, 1)
+    return desired.DesiredState(
+        endpoints={
+            900: _pod(900, egress=601),
+            901: _pod(901, egress=602, audit=601),
+            902: _pod(902, egress=601, audit=602),
+        },
+        sets={
+            number: desired.PolicySet(
+                id=number, digest=b"", direction=net.Direction.EGRESS, rows={query: row}, isolating=()
+            )
+            for number, row in rows.items()
+        },
+        classes={(601, 33): everything, (602, 34): everything},
+        service_asks={(601, 33): asks, (602, 33): asks} if asks else {},
+        filters={asks: frozenset(CLASSES)} if asks else {},
+    )
 
 
 def _pod(number: int, *, egress: int, audit: int = 0) -> desired.Endpoint:

@@ -17,7 +17,7 @@ import pytest
 
 from agent import errors
 from agent.datapath import base, engines
-from agent.datapath.bpf import conntrack, socket_loader
+from agent.datapath.bpf import conntrack, learner, names_filter, socket_loader
 from agent.datapath.bpf import datapath as bpf
 from agent.datapath.iptables import ruleset, sets, variant
 from agent.model import net, verdict
@@ -39,9 +39,9 @@ LEGACY = (engines.Engine.IPTABLES, engines.Iptables.LEGACY)
 TOUR = (NFBPF, SOCKET_NFT, SOCKET_LEGACY, NFBPF, LEGACY, NFT, SOCKET_NFT, NFT, NFBPF)
 """Every layer comes and goes, and every kind of packet layer follows every other."""
 LEFT = {
-    NFBPF: {"packet programs", "socket programs", "conntrack table"},
-    SOCKET_NFT: {"socket programs", "nft chains", "sets", "netdev table"},
-    SOCKET_LEGACY: {"socket programs", "legacy chains", "sets", "netdev table"},
+    NFBPF: {"packet programs", "socket programs", "learner", "conntrack table"},
+    SOCKET_NFT: {"socket programs", "learner", "programs to ask", "nft chains", "sets", "netdev table"},
+    SOCKET_LEGACY: {"socket programs", "learner", "programs to ask", "legacy chains", "sets", "netdev table"},
     NFT: {"nft chains", "sets", "netdev table"},
     LEGACY: {"legacy chains", "sets", "netdev table"},
 }
@@ -80,11 +80,15 @@ class Rig:
 
     def left(self) -> set[str]:
         """Return what of any engine is in this network namespace."""
-        pins = {path.name for path in (conftest.BPFFS / bpf.ROOT / self.home.node).glob("v*/links/*")}
+        home = conftest.BPFFS / bpf.ROOT / self.home.node
+        pins = {path.name for path in home.glob("v*/links/*")}
+        programs = {path.name for path in home.glob("v*/programs/*/*")}
         tables = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True).stdout
         found = {
             "packet programs": bool(pins & set(bpf.PACKET_PROGRAMS)),
             "socket programs": bool(pins & set(socket_loader.ATTACH_TYPES)),
+            "learner": any(name.startswith(hook.prefix) for hook in learner.HOOKS for name in pins),
+            "programs to ask": bool(programs & set(names_filter.PROGRAMS)),
             "conntrack table": f"table inet {conntrack.TABLE}" in tables,
             "netdev table": "table netdev nodewall" in tables,
             "sets": bool(_set_names()),

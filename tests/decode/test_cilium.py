@@ -18,6 +18,7 @@ TCP, UDP, SCTP = net.Protocol.TCP, net.Protocol.UDP, net.Protocol.SCTP
 ALLOW, DENY = resources.RuleAction.ALLOW, resources.RuleAction.DENY
 WEB = labels.LabelSelector((labels.Requirement(key="app", operator=labels.Operator.IN, values=frozenset({"web"})),))
 DENY_ALL = resources.PolicyRule(action=DENY)
+WEB_PEER = resources.PodPeer(pods=WEB)
 TO_WEB = {"toEndpoints": [{"matchLabels": {"app": "web"}}]}
 PORT_80 = [{"ports": [{"port": "80", "protocol": "TCP"}]}]
 
@@ -229,10 +230,10 @@ def test_a_port_that_cannot_be_read_matches_nothing_or_denies_every_port_e13(por
     ("entry", "path"),
     [
         ({"rules": {"http": [{"method": "GET"}]}}, "rules.http"),
-        ({"rules": {"dns": [{"matchName": "a.example"}]}}, "rules.dns"),
         ({"rules": {"dns": []}}, "rules.dns"),
         ({"serverNames": ["a.example"]}, "serverNames"),
         ({"terminatingTLS": {}}, "terminatingTLS"),
+        ({"rules": {"dns": [], "unknown": {}}}, "rules.unknown"),
         ({"unknown": {}}, "unknown"),
     ],
 )
@@ -248,7 +249,85 @@ def test_dns_that_is_only_watched_restricts_nothing_e17() -> None:
         "ports": [{"port": "53", "protocol": "TCP"}],
         "rules": {"dns": [{"matchName": "a.b"}, {"matchPattern": "*"}]},
     }
-    assert _rule("egress", {**TO_WEB, "toPorts": [dns]})[0].ports == (samples.tcp(53),)
+    assert _rule("egress", {**TO_WEB, "toPorts": [dns]}) == (
+        resources.PolicyRule(peers=(WEB_PEER,), ports=(samples.tcp(53),)),
+        [],
+    )
+    spoiled = {**dns, "rules": {"dns": [{"matchPattern": "**."}, {"matchName": "*"}]}}
+    rule, paths = _rule("egress", {**TO_WEB, "toPorts": [spoiled]})
+    assert (rule.ports, paths) == ((samples.tcp(53),), ["spec.egress[0].toPorts[0].rules.dns[1].matchName"])
+    assert _rule("ingress", {"toPorts": [dns]})[0].ports == (samples.tcp(53),)
+
+
+def _asking(entry: dict[str, Any]) -> tuple[tuple[resources.PortMatch, ...] | None, list[resources.Problem]]:
+    decoded = decode.decode(samples.cilium_policy(egress=[{**TO_WEB, "toPorts": [entry]}]))
+    assert isinstance(decoded.resource, resources.NetworkPolicy)
+    return decoded.resource.egress[0].ports, list(decoded.problems)
+
+
+def test_names_that_may_be_asked_for_are_kept_with_their_ports_e17() -> None:
+    dns = [{"matchName": "A.example."}, {"matchPattern": "*.b.example"}, {"matchName": "a.example"}]
+    found, problems = _asking(
+        {"ports": [{"port": "53", "protocol": "UDP"}, {"port": "DNS", "protocol": "UDP"}], "rules": {"dns": dns}}
+    )
+    asks = (
+        fqdn.NamePattern(fqdn.Dialect.CILIUM, "a.example"),
+        fqdn.NamePattern(fqdn.Dialect.CILIUM, "*.b.example"),
+    )
+    assert found == (
+        resources.PortMatch(protocol=UDP, port=net.PortRange(53, 53), asks=asks),
+        resources.PortMatch(protocol=UDP, port="dns", asks=asks),
+    )
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("protocols", "kept", "said"),
+    [
+        (["UDP", "TCP"], 1, "TCP"),
+        (["ANY"], 1, "TCP"),
+        ([None], 1, "TCP"),
+        (["TCP"], 0, "TCP"),
+        (["SCTP", "UDP"], 1, "SCTP"),
+    ],
+)
+def test_streams_of_an_entry_that_restricts_names_match_nothing_and_that_is_said_e17(
+    protocols: list[str | None], kept: int, said: str
+) -> None:
+    ports = [{"port": "53", **({"protocol": each} if each else {})} for each in protocols]
+    found, (problem,) = _asking({"ports": ports, "rules": {"dns": [{"matchName": "a.example"}]}})
+    assert [match.protocol for match in found or ()] == [UDP] * kept
+    assert problem.path == "spec.egress[0].toPorts[0].rules.dns"
+    assert problem.reason.startswith(f"queries by {said} are not filtered and are denied")
+
+
+@pytest.mark.parametrize(
+    "item", [{}, {"matchName": "a.b", "matchPattern": "a.b"}, {"matchName": "*.b"}, {"matchRegex": "a"}, 3]
+)
+def test_what_is_no_name_may_not_be_asked_for_and_without_any_the_entry_matches_nothing_e17(item: object) -> None:
+    entry = {"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"dns": [item, {"matchName": "c.d"}]}}
+    found, problems = _asking(entry)
+    assert [match.asks for match in found or ()] == [(fqdn.NamePattern(fqdn.Dialect.CILIUM, "c.d"),)]
+    assert len(problems) == 1
+    found, problems = _asking({**entry, "rules": {"dns": [item]}})
+    assert (found, len(problems)) == ((), 2)
+
+
+@pytest.mark.parametrize(
+    ("section", "peers"), [("ingress", {}), ("egress", {"toFQDNs": [{"matchName": "dns.example"}]})]
+)
+def test_names_are_not_restricted_in_ingress_nor_towards_names_so_the_entry_matches_nothing_e17(
+    section: str, peers: dict[str, Any]
+) -> None:
+    entry = {"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"dns": [{"matchName": "a.example"}]}}
+    rule, paths = _rule(section, {**peers, "toPorts": [entry]})
+    assert (rule.ports, paths) == ((), [f"spec.{section}[0].toPorts[0].rules.dns"])
+
+
+def test_a_rule_that_denies_denies_the_whole_port_where_it_restricts_names_e17() -> None:
+    entry = {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"dns": [{"matchName": "a.example"}]}}
+    denied, paths = _rule("egressDeny", {**TO_WEB, "toPorts": [entry]})
+    assert (denied.ports, paths) == ((samples.tcp(80),), ["spec.egressDeny[0].toPorts[0].rules.dns"])
 
 
 @pytest.mark.parametrize(

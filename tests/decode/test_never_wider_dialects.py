@@ -18,18 +18,25 @@ import pytest
 from agent import decode, snapshot
 from agent.decode import fields
 from agent.model import labels, net, resources
-from agent.policy import evaluator
+from agent.policy import evaluator, queries
 from tests.decode import samples
 
+TCP = net.Protocol.TCP
 WRONG = (3.5, fields.Repeated(4), [3.5], {"unknown": 1})
 NAMES = frozenset({"api.example.com"})
 TCP_80 = [{"ports": [{"port": "80", "protocol": "TCP"}]}]
+ASKING = {
+    "ports": [{"port": "53", "protocol": "UDP"}],
+    "rules": {"dns": [{"matchName": "a.example"}, {"matchPattern": "*.b.example"}]},
+}
+ASKED = ("a.example", "x.b.example", "c.example")
 CILIUM = samples.cilium_policy(
     ingress=[{"fromEndpoints": [{"matchLabels": {"app": "db"}}], "toPorts": TCP_80}],
     egress=[
         {"toEndpoints": [{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "y"}}]},
         {"toCIDRSet": [{"cidr": "203.0.113.0/24", "except": ["203.0.113.7/32"]}], "toPorts": TCP_80},
         {"toFQDNs": [{"matchName": "api.example.com"}], "toPorts": TCP_80},
+        {"toEndpoints": [{"matchLabels": {"app": "db"}}], "toPorts": [ASKING]},
     ],
     egressDeny=[{"toEntities": ["world"], "toPorts": [{"ports": [{"port": "22", "endPort": 53, "protocol": "ANY"}]}]}],
 )
@@ -83,29 +90,43 @@ def _each_flow() -> Iterator[evaluator.Flow]:
     ends: list[tuple[evaluator.Party, net.Address]] = [(pod, pod.addresses[0]) for pod in PODS]
     for source, opener in ends:
         for destination, address in [*ends, *((None, address) for address in OUTSIDE)]:
-            for port in (80, 22, 53):
+            for port, protocol in ((80, TCP), (22, TCP), (53, TCP), (53, net.Protocol.UDP)):
                 if source is not destination:
                     yield evaluator.Flow(
                         source=source,
                         destination=destination,
                         source_address=opener,
                         destination_address=address,
-                        protocol=net.Protocol.TCP,
+                        protocol=protocol,
                         port=port,
                         names=NAMES,
                     )
 
 
 def _allowed(policy: resources.NetworkPolicy) -> set[tuple[int, str]]:
-    """Return which side of which flow lets it through."""
+    """Return which side of which flow lets it through, and which names it may be asked for through it."""
     cluster = _cluster(policy)
     decisions = ((place, evaluator.evaluate(cluster, flow)) for place, flow in enumerate(_flows()))
-    return {
+    asked = {
+        (place, name)
+        for place, flow in enumerate(_flows())
+        if flow.protocol is net.Protocol.UDP
+        for name in _asked(evaluator.walk(cluster, flow).egress)
+    }
+    return asked | {
         (place, side.direction.name)
         for place, decision in decisions
         for side in (decision.egress, decision.ingress)
         if side.allowed
     }
+
+
+def _asked(walk: evaluator.SideWalk) -> Iterator[str]:
+    """Yield which names may be asked for."""
+    restriction = queries.restriction(walk)
+    for name in ASKED if walk.side.allowed else ():
+        if restriction is None or restriction.admits(name):
+            yield name
 
 
 def _places(value: object, path: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
@@ -141,6 +162,7 @@ def test_no_broken_place_lets_anything_through_that_the_sound_policy_stops(docum
     assert decoded.problems == ()
     sound = _allowed(decoded.resource)
     assert 0 < len(sound) < 2 * len(_flows())
+    assert {name for _, name in sound} >= {"a.example", "x.b.example"}
     known: dict[object, set[tuple[int, str]]] = {}
     for changed in _broken(document):
         found = decode.decode(changed)

@@ -14,7 +14,8 @@ from hypothesis import strategies
 
 from agent import errors
 from agent.api.observer import observer_pb2
-from agent.flows import records
+from agent.flows import records, talks
+from agent.graph import seen
 from agent.hubble import flows as wire
 from agent.hubble import records as verdicts
 from agent.model import labels, net, resources, verdict
@@ -118,6 +119,17 @@ def test_an_ipv4_address_in_ipv6_is_the_ipv4_address() -> None:
     assert one(IP={"source": "::ffff:10.0.0.2", "destination": "10.0.0.3"}).source.address == ipaddress.ip_address(
         "10.0.0.2"
     )
+
+
+def test_a_refused_dns_query_is_read_and_tells_nothing_of_who_may_talk() -> None:
+    """Rule E17: neither advice nor a simulation takes it for a denied flow."""
+    flow = document()["flow"] | {"Type": "L7", "verdict": "DROPPED", "l7": {"dns": {"query": "evil.example.org."}}}
+    reader = records.Reader([line({"flow": flow})])
+    (found,) = reader.records()
+    assert (found.query, found.verdict) == ("evil.example.org.", verdict.Verdict.DROPPED)
+    told = talks.gather([found], reader)
+    assert (told.talks, told.coverage.others, told.coverage.records) == ((), 1, 0)
+    assert seen.of_record(found) is None
 
 
 def test_a_bare_flow_is_read_as_older_versions_print_it() -> None:

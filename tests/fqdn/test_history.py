@@ -162,8 +162,22 @@ def test_an_address_is_named_by_the_name_answered_last_even_when_expired() -> No
         answered("old.example.com", ttl_s=600), answered("a.example.com", at_s=5, ttl_s=1), answered("x.org", 2)
     )
     assert found.names(7, address(1)) == ("a.example.com", "old.example.com")
-    assert found.names(7, address(1), now_ns=BOOTED + 7 * SECOND) == ("old.example.com",)
+    assert found.names(7, address(1), until_ns=BOOTED + SECOND) == ("old.example.com",)
     assert found.names(7, address(3)) == found.names(8, address(1)) == ()
+
+
+def test_a_name_that_is_answered_again_was_known_all_along() -> None:
+    """Requirement F16: a verdict read late has the names that were known when it was given."""
+    found = remembering(answered(), answered("late.example.com", at_s=5), answered(at_s=9))
+    assert found.names(7, address(1), until_ns=BOOTED) == ("api.example.com",)
+    assert found.names(7, address(1), until_ns=BOOTED - 1) == ()
+
+
+def test_of_an_address_with_many_names_the_latest_are_told() -> None:
+    found = remembering(*(answered(f"n{number}.example.com", at_s=number) for number in range(history.NAMES_TOLD + 3)))
+    told = found.names(7, address(1))
+    assert len(told) == history.NAMES_TOLD
+    assert told[0] == f"n{history.NAMES_TOLD + 2}.example.com"
 
 
 def test_what_expired_is_forgotten_a_while_later() -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import itertools
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from agent.fqdn import history, message
@@ -79,3 +80,24 @@ def test_no_bytes_are_an_error(raw: bytes) -> None:
     """CVE-2025-23028 was one: an answer that ends the agent."""
     message.read(raw)
     message.read(wire.answer(NAME, wire.address(FOUR))[:40] + raw)
+
+
+@pytest.mark.parametrize(
+    ("message_", "asked"),
+    [
+        (wire.query("Api.Example.com"), ("Api.Example.com.", "A")),
+        (wire.query("x", type_=65280), ("x.", "TYPE65280")),
+        (wire.query(""), (".", "A")),
+        (wire.query("e\x1b[1m.b"), ("e\\027[1m.b.", "A")),
+        (wire.query("a b\\.\xff"), ("a\\032b\\\\.\\255.", "A")),
+    ],
+)
+def test_what_is_asked_is_shown_as_zone_files_have_it(message_: bytes, asked: tuple[str, str]) -> None:
+    """RFC 1035 5.1, RFC 3597: a pod may write any byte, and no terminal acts on it."""
+    assert message.asked(message_) == asked
+
+
+@hypothesis.given(st.binary(max_size=600))
+def test_what_is_asked_is_bounded_and_printable_whatever_the_bytes(content: bytes) -> None:
+    asked = message.asked(content)
+    assert asked is None or (asked.name.isascii() and asked.name.isprintable() and len(asked.name) <= 4 * 330)

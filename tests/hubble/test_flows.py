@@ -81,6 +81,18 @@ def test_what_passes_for_an_audit_is_a_policys_verdict_and_no_drop(reason: verdi
     assert attributed(flow).keys() == {"ingress_denied_by"}
 
 
+def test_a_refused_query_is_a_flow_of_the_seventh_layer() -> None:
+    """Rule E17: what Hubble's own DNS proxy would tell of it."""
+    query = verdict.Query(name="evil.example.org.", type="AAAA", admitted_by="CiliumNetworkPolicy x/dns egress[0]")
+    flow = message(reason=verdict.Reason.POLICY_DENIED, direction=net.Direction.EGRESS, query=query)
+    assert flow.Type == pb.L7
+    assert flow.l7.type == pb.REQUEST
+    assert (flow.l7.dns.query, list(flow.l7.dns.qtypes)) == ("evil.example.org.", ["AAAA"])
+    assert (flow.verdict, flow.drop_reason, flow.event_type.type) == (pb.DROPPED, 133, records.ACCESS_LOG)
+    assert attributed(flow).keys() == {"egress_denied_by"}
+    assert "asked DNS for evil.example.org. AAAA, which CiliumNetworkPolicy x/dns egress[0] does not" in flow.Summary
+
+
 def test_each_end_is_named_by_what_it_is() -> None:
     source, destination = variety.IPV4_ENDS[0], variety.other("203.0.113.7", 2, "Host", "api.example.com")
     flow = message(source=source, destination=destination, direction=net.Direction.EGRESS)
@@ -89,6 +101,8 @@ def test_each_end_is_named_by_what_it_is() -> None:
     assert list(flow.destination_names) == ["api.example.com"]
     assert list(flow.destination.labels) == ["reserved:world"]
     assert (flow.IP.source, flow.IP.destination, flow.IP.ipVersion) == ("10.0.0.2", "203.0.113.7", pb.IPv4)
+    told = dataclasses.replace(destination, names=("www.example.net", "api.example.com"))
+    assert list(message(destination=told).destination_names) == ["api.example.com", "www.example.net"]
     service = message(destination=variety.other("10.96.0.10", 2, "Service", "dns", "kube-system"))
     assert (service.destination_service.namespace, service.destination_service.name) == ("kube-system", "dns")
     assert not service.destination.labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -182,16 +181,18 @@ def test_flows_of_verdicts_that_nobody_asked_for_are_never_named(
     named: list[int] = []
     enriched = enrich.enrich
 
-    def name(event: enrich.RawEvent, **more: Any) -> verdict.VerdictEvent:
+    def name(event: enrich.RawEvent, context: enrich.Context) -> verdict.VerdictEvent:
         named.append(event.verdict)
-        return enriched(event, **more)
+        return enriched(event, context)
 
     async def scenario(world: serving.World) -> None:
         past = history.History()
         past.enforced(1, agents.enforced(), agents.cluster())
         forwarded, dropped = agents.Event(verdict=1, reason=1), agents.Event()
         batch = [*[forwarded] * 50, dropped, *[forwarded] * 50, dropped]
-        world.verdicts.publish(unnamed.Unnamed(batch, node="n1", past=past.past, monotonic_to_unix_ns=0))
+        world.verdicts.publish(
+            unnamed.Unnamed(batch, enrich.Context(node="n1", past=past.past, monotonic_to_unix_ns=0))
+        )
         monkeypatch.setattr(enrich, "enrich", name)
         wanted = [{"verdict": ["DROPPED"], "source_pod": ["x/"]}, {"verdict": ["DROPPED"], "destination_pod": ["x/"]}]
         assert serials(await world.flows(whitelist=wanted, number=20)) == [50, 101]

@@ -51,6 +51,7 @@ IPV6_ENDS = (
 )
 POLICIES = tuple(resources.ObjectRef("NetworkPolicy", "x", name) for name in ("deny-all", "web"))
 PORTS = (53, 80, 443, 8080)
+NAMES = ("www.example.net", "api.example.com")
 
 
 def flows(count: int = 400) -> tuple[records.Record, ...]:
@@ -80,7 +81,7 @@ def _event(choose: random.Random, number: int) -> verdict.VerdictEvent:
         layer=verdict.Layer.SOCKET if socket else verdict.Layer.PACKET,
         protocol=protocol,
         source=_port(source, choose.choice((40000, 53, 80)) if with_ports else 0),
-        destination=_port(destination, choose.choice(PORTS) if with_ports else 0),
+        destination=_port(destination, choose.choice(PORTS) if with_ports else 0, NAMES[: number % 3]),
         generation=1,
         rule=verdict.RuleRef(policy=POLICIES[1], direction=direction, index=number % 3) if by_rule else None,
         isolating=POLICIES[: 1 + number % 2] if by_default else (),
@@ -88,10 +89,11 @@ def _event(choose: random.Random, number: int) -> verdict.VerdictEvent:
         match=tuple(verdict.Match)[number % len(verdict.Match)],
         dialled=_port(IPV4_ENDS[4 + number % 3], 80) if number % 7 == 0 and not socket else None,
         repeats=number % 5 * (number % 3),
+        query=verdict.Query(name=f"{NAMES[number % 2]}.", type="A") if number % 11 == 0 and by_default else None,
     )
 
 
-def _port(end: verdict.FlowEnd, port: int) -> verdict.FlowEnd:
+def _port(end: verdict.FlowEnd, port: int, names: tuple[str, ...] = ()) -> verdict.FlowEnd:
     return verdict.FlowEnd(
         address=end.address,
         port=port,
@@ -100,4 +102,5 @@ def _port(end: verdict.FlowEnd, port: int) -> verdict.FlowEnd:
         pod=end.pod,
         labels=end.labels,
         owner=end.owner,
+        names=names,
     )

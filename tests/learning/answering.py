@@ -8,11 +8,13 @@ import ipaddress
 import os
 from collections.abc import Callable, Sequence
 
+from agent.datapath import base
 from agent.model import net
 from tests.bpf.dns import wire
 
 NAME = "api.example.com"
 ENDPOINT = 7
+RESOLVER: net.Address = ipaddress.ip_address("10.96.0.10")
 RECORD = 64
 """Bytes of the ring that each answer takes."""
 
@@ -24,6 +26,14 @@ class Answer:
     endpoint: int
     time_ns: int
     message: bytes
+    outcome: base.Outcome = base.Outcome.LEARNED
+    protocol: int = 17
+    resolver: net.Address = RESOLVER
+    resolver_port: int = 0
+    client_port: int = 0
+    policy_set: int = 0
+    rule: int = 0
+    repeats: int = 0
 
 
 class Ring:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from agent import errors
+from agent.datapath import base
 from agent.fqdn import classes, history, patterns
 from agent.learning import feed, memory
 from agent.model import fqdn
@@ -30,12 +32,14 @@ class World:
         self.clock = agents.ManualClock()
         self.known = fqdn.Known()
         self.broken = False
+        self.refused: list[base.Answer] = []
         self.memory = memory.Memory(
             feed=feed.Feed(self.ring),
             known=self._known,
             lifetimes=history.Lifetimes(grace_s=0),
             file=file,
             clock=self.clock,
+            refused=self.refused.extend,
         )
 
     def _known(self) -> fqdn.Known:
@@ -149,12 +153,48 @@ def test_it_is_written_down_and_found_by_the_next_agent(world: World, file: path
             await answering.until(remembering.remembered)
 
     asyncio.run(scenario())
-    assert world.memory.names(*PLACE) == (answering.NAME,)
+    assert world.memory.names(*PLACE, SECOND) == (answering.NAME,)
     following = World(file)
     assert following.memory.remembered() == world.memory.remembered() != ()
     following.memory.keep_only(set())
     assert following.memory.remembered() == ()
     following.ring.close()
+
+
+def test_verdicts_wait_for_answers_that_came_before_them(world: World) -> None:
+    """F16: a pod connects as soon as it was answered, and both are read by different threads."""
+
+    async def scenario() -> tuple[str, ...]:
+        async with world.running() as remembering:
+            await asyncio.sleep(0.02)
+            for number in range(50):
+                world.ring.put(answering.answer(number))
+                await asyncio.to_thread(remembering.wait_for_answers)
+                assert remembering.names(answering.ENDPOINT, answering.address(number), SECOND) == (answering.NAME,)
+            return remembering.names(answering.ENDPOINT, answering.address(7), SECOND - 1)
+
+    assert asyncio.run(scenario()) == ()
+
+
+def test_verdicts_do_not_wait_for_long(world: World) -> None:
+    """Nobody reads the ring here."""
+    world.ring.put(answering.answer())
+    world.memory.wait_for_answers()
+    assert world.memory.names(*PLACE, SECOND) == ()
+
+
+def test_what_was_refused_is_handed_on_and_not_remembered(world: World) -> None:
+    """Rule E17: the kernel tells of it on the same ring."""
+
+    async def scenario() -> None:
+        async with world.running() as remembering:
+            refused = dataclasses.replace(answering.answer(2), outcome=base.Outcome.REFUSED)
+            world.ring.put(answering.answer(1), refused, answering.answer(3))
+            await answering.until(lambda: len(remembering.remembered()) == 2)
+            assert [one.outcome for one in world.refused] == [base.Outcome.REFUSED]
+            assert remembering.counted().read == 2
+
+    asyncio.run(scenario())
 
 
 def test_an_agent_that_is_killed_loses_a_second(

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from agent.metrics import families, table
+from agent.metrics import family as family_
 
 UNITS = ("_total", "_seconds", "_ratio", "_info")
 COUNTED = {
@@ -21,14 +22,14 @@ LABELS |= {"mode", "variant", "version"}
 
 
 @pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.name)
-def test_a_metric_has_a_help_text_a_unit_and_labels_with_few_values(family: families.Family) -> None:
+def test_a_metric_has_a_help_text_a_unit_and_labels_with_few_values(family: family_.Family) -> None:
     assert family.help.endswith(".")
     assert len(family.help) > 10
     assert family.name.endswith(UNITS) or family.name in COUNTED
-    assert family.name.endswith("_total") is (family.kind is families.Kind.COUNTER)
-    assert family.name.endswith("_seconds") or family.kind is not families.Kind.HISTOGRAM
+    assert family.name.endswith("_total") is (family.kind is family_.Kind.COUNTER)
+    assert family.name.endswith("_seconds") or family.kind is not family_.Kind.HISTOGRAM
     assert set(family.labels) <= LABELS
-    assert (family.samples is None) is (family.kind is families.Kind.HISTOGRAM)
+    assert (family.samples is None) is (family.kind is family_.Kind.HISTOGRAM)
 
 
 def test_no_name_is_given_twice() -> None:

@@ -47,6 +47,7 @@ PICTURE = picture.Picture(
         queries=9,
         answers={"learned": 3, "no_rule": 4, "negative": 1, "malformed": 0},
         unread={"untrusted": 1, "unasked": 0, "fragmented": 0, "split": 2, "too_long": 0, "too_many_records": 0},
+        refused={"refused": 3, "audit": 0},
         evicted={"endpoint_full": 0, "names_full": 1, "node_full": 0},
         forgotten={"name": 0, "address": 2},
         lost=0,

@@ -41,6 +41,13 @@ def test_a_line_tells_who_whom_what_why_and_by_which_policy() -> None:
     ]
 
 
+def test_a_line_has_the_names_by_which_the_pod_knew_the_address() -> None:
+    """Requirement F16."""
+    written, lines = log()
+    written.see(agents.flow(destination=dataclasses.replace(agents.flow().destination, names=("a.b", "c.d"))))
+    assert lines[0]["names"] == "a.b, c.d"
+
+
 def test_a_log_of_would_be_denials_takes_no_denials_and_the_other_way_round() -> None:
     """Rule A51."""
 

@@ -24,8 +24,12 @@ def past() -> history.History:
     return known
 
 
+def context(past: history.History, names: enrich.Names = enrich.nameless) -> enrich.Context:
+    return enrich.Context(node="n1", past=past.past, monotonic_to_unix_ns=OFFSET, names=names)
+
+
 def enriched(event: agents.Event, past: history.History) -> verdict.VerdictEvent:
-    return enrich.enrich(event, node="n1", past=past.past, monotonic_to_unix_ns=OFFSET)
+    return enrich.enrich(event, context(past))
 
 
 def test_a_default_deny_names_both_pods_and_the_policies_that_isolate(past: history.History) -> None:
@@ -82,6 +86,22 @@ def test_addresses_of_hosts_have_an_owner_and_unknown_ones_none(past: history.Hi
     assert known.source.owner == resources.ObjectRef("Host", "", "customer")
     unknown = enriched(agents.Event(source=ipaddress.ip_address("192.0.2.1")), past)
     assert (unknown.source.owner, unknown.source.pod) == (None, "")
+
+
+def test_the_other_end_has_the_names_that_the_endpoint_knew_its_address_by_when_it_was_judged(
+    past: history.History,
+) -> None:
+    """Requirement F16: an endpoint's names are nobody else's, and what is answered later is no name of this verdict."""
+
+    def known(endpoint: int, address: net.Address, monotonic_ns: int) -> tuple[str, ...]:
+        return (f"{endpoint}-at-{monotonic_ns}.example.com",) if address == HOST else ()
+
+    out = agents.Event(endpoint=1, direction=2, destination=HOST, time_ns=77)
+    event = enrich.enrich(out, context(past, known))
+    assert event.destination.names == ("1-at-77.example.com",)
+    assert event.source.names == ()
+    event = enrich.enrich(agents.Event(source=HOST, time_ns=78), context(past, known))
+    assert (event.source.names, event.destination.names) == (("2-at-78.example.com",), ())
 
 
 def test_a_process_is_named_where_the_socket_layer_knows_it(past: history.History) -> None:
@@ -163,7 +183,7 @@ def test_a_joined_verdict_has_the_packets_decision_the_calls_process_and_what_wa
     call = dataclasses.replace(call, destination=address, destination_port=port, destination_identity=2)
     packet = agents.Event(endpoint=1, direction=2, destination_port=8080, repeats=3)
     told: joining.Joined[enrich.RawEvent] = joining.Joined(packet, call, 2)
-    event = enrich.enrich(told, node="n1", past=serving.past, monotonic_to_unix_ns=OFFSET)
+    event = enrich.enrich(told, context(serving))
     assert (event.verdict, event.layer, event.joined) == (verdict.Verdict.DROPPED, verdict.Layer.PACKET, True)
     assert event.process == verdict.Process(pid=9, command="curl")
     assert (event.destination.pod, event.destination.port) == ("b", 8080)
@@ -186,7 +206,7 @@ def test_backends_of_a_service_are_those_behind_the_port_dialled(serving: histor
 def test_what_was_not_led_elsewhere_has_nothing_dialled(serving: history.History) -> None:
     call = agents.Event(endpoint=1, direction=2, layer=1, verdict=1, reason=1, pid=9)
     told: joining.Joined[enrich.RawEvent] = joining.Joined(dataclasses.replace(call, layer=2, pid=0), call)
-    assert enrich.enrich(told, node="n1", past=serving.past, monotonic_to_unix_ns=OFFSET).dialled is None
+    assert enrich.enrich(told, context(serving)).dialled is None
 
 
 @pytest.mark.parametrize(

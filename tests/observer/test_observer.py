@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pytest
 
 from agent import desired, snapshot
-from agent.model import verdict
+from agent.model import net, verdict
 from agent.observer import enrich, history, joining, observer, stream
 from tests.support import agents
 
@@ -42,7 +42,7 @@ class Ring:
 class World:
     """An observer with a ring, a clock, and a kernel that counts losses."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: observer.Answers | None = None) -> None:
         """Start with the state of `agents.enforced` as generation 1."""
         self.ring = Ring()
         self.clock = agents.ManualClock()
@@ -57,6 +57,7 @@ class World:
             history=past,
             stream=self.stream,
             clock=self.clock,
+            names=names,
         )
 
 
@@ -67,6 +68,33 @@ def test_events_become_verdicts_on_the_wall_clock() -> None:
     (event,) = world.stream.stored()
     assert event.destination.pod == "b"
     assert event.time_ns == world.clock.unix_ns()
+
+
+class Told:
+    """`observer.Answers`: an answer is known once it was waited for."""
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self.waited = 0
+
+    def wait_for_answers(self) -> None:
+        self.waited += 1
+
+    def names(self, endpoint: int, address: net.Address, monotonic_ns: int) -> tuple[str, ...]:
+        assert (endpoint, address) == (2, agents.CLIENT)
+        return (f"n{self.waited}-{monotonic_ns}.example.com",) if self.waited else ()
+
+
+def test_a_batch_waits_once_for_what_dns_told_before_it_was_read() -> None:
+    """Requirement F16."""
+    told = Told()
+    world = World(names=told)
+    world.observer.read_once()
+    assert told.waited == 0
+    world.ring.put([agents.Event(time_ns=7), agents.Event(time_ns=8)])
+    world.observer.read_once()
+    names = [event.source.names for event in world.stream.stored()]
+    assert names == [("n1-7.example.com",), ("n1-8.example.com",)]
 
 
 def test_of_a_batch_that_is_too_large_the_newest_are_kept_and_the_others_counted() -> None:
@@ -125,7 +153,7 @@ def test_nothing_is_named_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> 
         named: list[object] = []
         world = World()
 
-        def name(event: object, **_: object) -> verdict.VerdictEvent:
+        def name(event: object, _: object) -> verdict.VerdictEvent:
             named.append(event)
             return agents.flow()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -103,13 +102,13 @@ def test_of_the_newest_stored_only_what_is_wanted_is_named(monkeypatch: pytest.M
     named: list[int] = []
     enriched = enrich.enrich
 
-    def name(event: enrich.RawEvent, **more: Any) -> verdict.VerdictEvent:
+    def name(event: enrich.RawEvent, context: enrich.Context) -> verdict.VerdictEvent:
         named.append(event.verdict)
-        return enriched(event, **more)
+        return enriched(event, context)
 
     monkeypatch.setattr(enrich, "enrich", name)
     for batch in ([dropped] * 9 + [forwarded] * 5, [forwarded] * (stream.STORED - 7), [dropped]):
-        verdicts.publish(unnamed.Unnamed(batch, node="n1", past=past.past, monotonic_to_unix_ns=0))
+        verdicts.publish(unnamed.Unnamed(batch, enrich.Context(node="n1", past=past.past, monotonic_to_unix_ns=0)))
     wanted = verdict.Filter(verdict=verdict.Verdict.DROPPED)
     assert len(verdicts.stored(wanted=wanted)) == 2, "of the oldest batch the last six are stored"
     assert len(verdicts.stored(1, wanted=wanted)) == 1

@@ -52,6 +52,15 @@ def test_a_denied_flow_says_who_was_refused_what_and_why() -> None:
     }
 
 
+def test_the_names_by_which_the_pod_knew_the_address_are_a_list() -> None:
+    """Requirement F16."""
+    named = dataclasses.replace(agents.flow().destination, names=("api.example.com", "x" * 2000))
+    names = of(destination=named).attributes["nodewall.destination.names"]
+    assert isinstance(names, tuple)
+    assert names[0] == "api.example.com"
+    assert len(names[1]) == flowlog.TEXT_MOST
+
+
 def test_an_allowed_call_says_its_rule_its_process_and_the_service_it_dialled() -> None:
     web = resources.ObjectRef("Service", "x", "web")
     dialled = verdict.FlowEnd(address=ipaddress.ip_address("fd00::5"), port=443, identity=0, owner=web)

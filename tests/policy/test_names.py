@@ -101,7 +101,7 @@ def test_names_of_a_set_with_more_rules_than_there_are_ranks_are_denied_and_each
     assert names.find([few], classes.build, learns=True).problems == ()
     found = names.find([few, many], classes.build, learns=True)
     assert [problem.path for problem in found.problems] == ["spec.egress[0].toFQDNs", "spec.egress[1].toFQDNs"]
-    compiled_, _ = sets.build([few, many], selectors.Index(()), found.classes.contents)
+    compiled_, *_ = sets.build([few, many], selectors.Index(()), found.classes.contents)
     assert any(key.identity in found.classes.contents for key in compiled_[few].rows)
     assert not any(key.identity in found.classes.contents for key in compiled_[many].rows)
 

@@ -73,7 +73,7 @@ def compiled(
 ) -> tuple[desired.PolicySet, dict[int, verdict.RuleRef]]:
     selection = sets.select([(each, each.policies) for each in stack], direction, labels.NO_LABELS, ports)
     assert selection is not None
-    found, rules = sets.build([selection], INDEX)
+    found, rules, _ = sets.build([selection], INDEX)
     return found[selection], rules
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent import errors
 from agent.fqdn import patterns
-from agent.model import resources
+from agent.model import net, resources
 from agent.rpc import names
 from tests.support import served, told
 
@@ -84,6 +84,19 @@ def test_a_name_is_explained_with_its_patterns_policies_and_rows() -> None:
     ]
     other = names.explain(NOW, told.told(NOW, "x/b"), "x/b", told.NAME)
     assert other.because == ("no policy by name that selects the pod means it",)
+
+
+def test_it_is_said_which_rule_lets_a_pod_ask_for_a_name() -> None:
+    """Rule E17."""
+    asks = tuple(map(patterns.parse_cilium_pattern, (told.STARRED, "a.example.org")))
+    match = resources.PortMatch(protocol=net.Protocol.UDP, port=net.PortRange(53, 53), asks=asks)
+    policy = dataclasses.replace(told.BY_NAME, name="asks", egress=(resources.PolicyRule(ports=(match,)),))
+    now = told.enforcement(policy)
+    restricts = "where CiliumNetworkPolicy x/asks egress[0] has it ask for *.example.com or a.example.org alone"
+    for asked, admitted in ((told.NAME, "it may ask"), ("example.com", "it may not ask")):
+        assert f"{restricts}, {admitted} for this" in names.explain(now, told.told(now), "x/a", asked).because
+    known = {one.pattern: one.policies for one in names.known_names(now, told.told(now)).patterns}
+    assert known["a.example.org"] == (policy.ref,)
 
 
 def test_an_engine_that_learns_nothing_says_so() -> None:

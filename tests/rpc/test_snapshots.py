@@ -10,7 +10,7 @@ import pytest
 from agent import errors
 from agent.model import net, resources
 from agent.rpc import snapshots
-from tests.support import agents, cases, flows, random_cluster, random_dialects
+from tests.support import agents, cases, flows, random_asking, random_cluster
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -21,7 +21,7 @@ def test_random_clusters_are_the_same_on_the_other_side(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_policies_of_every_kind_are_the_same_on_the_other_side(seed: int) -> None:
-    snapshot = random_dialects.cluster(seed)[0].snapshot
+    snapshot = random_asking.cluster(seed)[0].snapshot
     assert snapshots.load(snapshots.dump(snapshot)) == snapshot
 
 

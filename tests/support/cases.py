@@ -26,7 +26,8 @@ Pair: TypeAlias = tuple[str, str]
 
 CASE_KEYS = frozenset({"name", "fixture", "rules", "needs", "steps"})
 STEP_KEYS = frozenset(
-    {"label", "objects", "pods", "delete", "learned", "policies", "audit", "expect", "services", "problems", "zone"}
+    {"label", "objects", "pods", "delete", "learned", "policies", "audit"}
+    | {"expect", "services", "queries", "problems", "zone"}
 )
 CHECK_KEYS = frozenset({"port", "family", "blocked", "open", "audited"})
 PATTERN_KEYS = frozenset({"from", "to", "exceptFrom", "exceptTo"})
@@ -63,6 +64,23 @@ class ServiceCheck:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QueryCheck:
+    """Which names somebody who can reach a DNS server may ask it for."""
+
+    source: str
+    target: str
+    """`namespace/pod` or `host/NAME`; of a Service `namespace/name`."""
+    port: int
+    protocol: net.Protocol
+    service: bool
+    """Whether a Service's cluster address is asked."""
+    answered: Mapping[str, bool]
+    """Name -> whether the query passes."""
+    audited: frozenset[str]
+    """Names whose queries pass and would be refused were the policies in audit enforced; no other's would."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
     """One answer of DNS."""
 
@@ -79,6 +97,7 @@ class Step:
     manifests: tuple[Document, ...]
     checks: tuple[Check, ...]
     services: tuple[ServiceCheck, ...]
+    queries: tuple[QueryCheck, ...]
     problems: frozenset[tuple[str, str]]
     """(`namespace/name` of the policy, path) of every problem that must be shown; no other may be."""
     zone: Mapping[str, Mapping[str, Any]]
@@ -208,6 +227,7 @@ def _step(cluster: list[Document], step: Document, learned: tuple[Learned, ...])
         manifests=manifests,
         checks=tuple(_check(parties, check) for check in step.get("expect", ())),
         services=tuple(_service(parties, check) for check in step.get("services", ())),
+        queries=tuple(map(_queries, step.get("queries", ()))),
         problems=frozenset((problem["policy"], problem["path"]) for problem in step.get("problems", ())),
         zone=step.get("zone", {}),
         learned=learned,
@@ -313,6 +333,26 @@ def _service(parties: Mapping[str, object], check: Document) -> ServiceCheck:
         protocol=net.Protocol[protocol],
         reached=reached,
         audited=frozenset(source for source in reached if _matches(source, check.get("audited", ()))),
+    )
+
+
+def _queries(check: Document) -> QueryCheck:
+    """Read `{from: x/a, to: y/dns, port: 53/UDP, answered: [a.example], refused: [b.example]}`."""
+    _known(check, {"from", "to", "service", "port", "answered", "refused", "audited"})
+    number, _, protocol = check["port"].partition("/")
+    answered = dict.fromkeys(check.get("answered", ()), True)
+    refused = dict.fromkeys(check.get("refused", ()), False)
+    audited = frozenset(check.get("audited", ()))
+    if answered.keys() & refused.keys() or not answered.keys() | refused.keys() or audited - answered.keys():
+        raise ValueError(f"queries from {check['from']}: answered, refused and audited do not go together")
+    return QueryCheck(
+        source=check["from"],
+        target=check["service"] if "service" in check else check["to"],
+        port=int(number),
+        protocol=net.Protocol[protocol],
+        service="service" in check,
+        answered=answered | refused,
+        audited=audited,
     )
 
 

@@ -81,7 +81,7 @@ def enforcement(
 ) -> reconciler.Enforcement:
     """Return that cluster, and `more`, compiled for n1, which learns names."""
     picture = cluster(*more)
-    view = endpoint.NodeView(name="n1", sandboxes=sandboxes, learns_names=True)
+    view = endpoint.NodeView(name="n1", sandboxes=sandboxes, learns_names=True, filters_queries=True)
     compiled = compiler.compile_node(picture, view)
     problem = resources.Problem(TO_B.ref, "spec.ingress[1].ports[0].endPort", "is \x1b[31modd\u202e")
     return reconciler.Enforcement(

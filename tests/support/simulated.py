@@ -58,14 +58,19 @@ class Cluster(Generic[Node]):
         self._states: dict[str, desired_.DesiredState] = {}
         self._cookies: dict[tuple[str, str, str], int] = {}
         self.problems: set[resources.Problem] = set()
-        self._learns_names = False
+        self._by_name = False
+        """Whether datapaths learn names, and read which ones pods ask for."""
 
     def apply(self, cluster: snapshot.Snapshot) -> None:
         """Compile for every node that has pods, and bring its datapath there."""
         self.problems = set(cluster.problems)
         for name in sorted({pod.node for pod in cluster.pods.values() if pod.node} | set(cluster.nodes)):
             view = endpoint.NodeView(
-                name=name, sandboxes=self._on(name, cluster), audit=HONOURED, learns_names=self._learns_names
+                name=name,
+                sandboxes=self._on(name, cluster),
+                audit=HONOURED,
+                learns_names=self._by_name,
+                filters_queries=self._by_name,
             )
             compiled = compiler.compile_node(cluster, view)
             self._states[name] = compiled.state
@@ -124,7 +129,7 @@ class MemoryCluster(Cluster[memory.MemoryDatapath]):
     def __init__(self) -> None:
         """Start with no node."""
         super().__init__(memory.MemoryDatapath)
-        self._learns_names = True
+        self._by_name = True
 
     def learn(self, cluster: snapshot.Snapshot, answers: Iterable[cases.Learned]) -> None:
         """Let DNS answer pods."""
@@ -132,6 +137,13 @@ class MemoryCluster(Cluster[memory.MemoryDatapath]):
             namespace, _, name = answer.pod.partition("/")
             pod = cluster.pods[namespace, name]
             self._datapaths[str(pod.node)].learn(self._cookie(pod), answer.name, answer.addresses)
+
+    def asks(self, flow: evaluator.Flow, name: str) -> judge_.Asked:
+        """Return what the filters of the source's node say of a query, sent to a destination as it is dialled."""
+        assert isinstance(flow.source, resources.Pod)
+        return self._datapaths[str(flow.source.node)].judge_query(
+            client=flow.source_address, server=flow.destination_address, port=flow.port, name=name
+        )
 
     def connects(self, flow: evaluator.Flow) -> bool:
         """Tell whether the source's socket layer lets it connect to an address as it dials it; only pods have one."""

@@ -30,10 +30,10 @@ def of(running: lab.Lab, node: str) -> Mapping[str, int]:
 def expected(combination: engines.Combination) -> set[str]:
     """Return what an engine keeps, and so what nobody else may have left; every node has pods."""
     engine = combination.engine
-    sockets = {"cgroup links"} if engine.sockets else set()
+    sockets = {"cgroup links", "tcx links"} if engine.sockets else set()
     if engine.iptables:
         return sockets | {f"{engine.variant} chains", "sets", "table netdev nodewall"}
-    return sockets | {"netfilter links", "tcx links", "table inet nodewall"}
+    return sockets | {"netfilter links", "table inet nodewall"}
 
 
 def in_node(running: lab.Lab, node: str, *command: str, text: str | None = None) -> str:

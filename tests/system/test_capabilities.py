@@ -126,6 +126,15 @@ def _status(process: subprocess.Popen[str], socket: pathlib.Path) -> views.Statu
     pytest.fail(f"not ready: {status}\n{process.communicate()[1]}")
 
 
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+def test_iptables_may_ask_what_is_learned(variant: str, home: pathlib.Path, node: node_.Node) -> None:
+    """The capabilities of `socket+iptables` are enough to learn names and to have rules ask for them."""
+    with ready(Row(engine="socket+iptables", given=IPTABLES, without="", iptables=variant), home, node) as status:
+        assert not [reason for reason in status.mode_reasons if "by their names" in reason]
+        with client.AgentClient(home / "state" / "agent.sock") as asked:
+            assert asked.names().learns
+
+
 def in_table(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 

@@ -20,6 +20,7 @@ PACKET_OBJECT = "packet.bpf.o"
 TC_OBJECT = "tc_source.bpf.o"
 DNS_OBJECT = "dns_learn.bpf.o"
 DNS_PLAIN_OBJECT = "dns_learn_plain.bpf.o"
+NAMES_OBJECT = "names_filter.bpf.o"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,13 +59,18 @@ class Artifacts:
         """The DNS learner for kernels without bpf_loop."""
         return self.root / "build" / "bpf" / DNS_PLAIN_OBJECT
 
+    @property
+    def names_object(self) -> pathlib.Path:
+        """What iptables asks whether a name allows a packet."""
+        return self.root / "build" / "bpf" / NAMES_OBJECT
+
     def fingerprint(self) -> str:
         """Return what tells one build of the programs from another: sources, objects and ABI.
 
         Compilers that differ and give the same object are no difference; BCC's is fixed by the image.
         """
         digest = hashlib.sha256(f"abi {layout.ABI}\n".encode())
-        objects = (self.packet_object, self.tc_object, self.dns_object, self.dns_plain_object)
+        objects = (self.packet_object, self.tc_object, self.dns_object, self.dns_plain_object, self.names_object)
         files = [*sorted(self.sources.rglob("*.[ch]")), *objects]
         for path in files:
             digest.update(f"{path.name}\0".encode())

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,14 +29,15 @@ from agent.datapath import base, bridges, plan, probe
 from agent.datapath.bpf import (
     artifacts,
     conntrack,
-    dns_loader,
     fqdn_maps,
     grace,
     ipvs,
     layout,
+    leftovers,
     links,
     loaded,
     maps,
+    names_filter,
     packet_loader,
     selftest,
     socket_loader,
@@ -45,8 +45,9 @@ from agent.datapath.bpf import (
     tc,
     veths,
 )
+from agent.datapath.bpf import learner as learner_
 from agent.fqdn import history
-from agent.model import endpoint, fqdn, verdict
+from agent.model import endpoint, fqdn, net, verdict
 
 MODE = "socket+nfbpf"
 SOCKET_MODE = "socket"
@@ -68,6 +69,8 @@ class _Left:
     result: plan.Tables
     endpoints: frozenset[int]
     """All there are then."""
+    filters: bool
+    """Whether any set has a filter of names then."""
 
 
 class BPFDatapath(base.Datapath):
@@ -82,13 +85,14 @@ class BPFDatapath(base.Datapath):
         layers: frozenset[verdict.Layer] = EVERY_LAYER,
         verdict_rate: int = 0,
         lifetimes: history.Lifetimes = LIFETIMES,
+        reject: fqdn.Reject = fqdn.Reject.REFUSED,
     ) -> None:
         """Enforce for `node` below the cgroup `cgroup_root`, with pins on `bpffs`; nothing is touched yet.
 
         `cgroup_root` may also be a directory below which cgroup v2 is mounted, or None: anywhere. `layers` always has
         SOCKET; without PACKET another datapath judges packets. Of events of one kind `verdict_rate` a second are told,
-        once a burst of ten seconds' worth is spent; 0: all. `lifetimes` is how long what DNS said is good for; without
-        PACKET nothing is learned of it, for then packets are judged by what knows no names.
+        once a burst of ten seconds' worth is spent; 0: all. `lifetimes` is how long what DNS said is good for, `reject`
+        what a pod gets that asks for a name which it may not ask for.
         """
         assert verdict.Layer.SOCKET in layers  # noqa: S101 - a packet layer alone is no mode
         self._layers = layers
@@ -99,7 +103,7 @@ class BPFDatapath(base.Datapath):
         self._cgroup_root = cgroup_root
         self._maps = maps.Maps(self._pins)
         self._links = links.Links(self._pins / "links")
-        self._veths = veths.Veths(self._pins, self._links, lifetimes)
+        self._veths = veths.Veths(self._pins, self._links, lifetimes, reject, judges_packets=self._judges_packets)
         self._realized: plan.Tables | None = None
         self._left: _Left | None = None
         """What `settle` has to do."""
@@ -132,15 +136,16 @@ class BPFDatapath(base.Datapath):
         found = selftest.SelfTest(self._maps, programs, cgroup_root).run(self._layers)
         self._remove_other_builds(programs)
         self._realized = self._known = self._maps.tables()
-        reasons = found.reasons
+        reasons = (*found.reasons, *self._veths.open(programs))
         if self._judges_packets:
-            reasons += (*self._veths.open(programs), *bridges.unfiltered(), *ipvs.unfiltered())
+            reasons += (*bridges.unfiltered(), *ipvs.unfiltered())
         return base.EngineReport(
             mode=MODE if self._judges_packets else SOCKET_MODE,
             reasons=reasons,
             proved=found.proved,
             unproved=found.unproved,
             learns_names=self._veths.learner is not None,
+            filters_queries=self._veths.learner is not None,
         )
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
@@ -152,16 +157,17 @@ class BPFDatapath(base.Datapath):
         begun = time.perf_counter()
         self.learn_names(desired)
         realized = self._realized or self._maps.tables()
-        todo = plan.plan(realized, desired)
+        todo = plan.plan(realized, desired, unread=self._veths.unread(desired.endpoints.values()))
         self._realized = None  # what the maps hold is unknown until every step is made
-        before_grace = next((place for place, step in enumerate(todo.steps, 1) if step.grace), len(todo.steps))
-        for step in todo.steps[:before_grace]:
+        at_once = [step for step in todo.steps if step.name != plan.MEND]
+        for step in at_once:
             self._write(step)
         self._left = _Left(
-            steps=todo.steps[before_grace:],
+            steps=todo.steps[len(at_once) :],
             grace=todo.flipped,
             result=todo.result,
             endpoints=frozenset(desired.endpoints),
+            filters=bool(desired.filters),
         )
         self._known = todo.result
         self._remove_other_versions()
@@ -181,11 +187,12 @@ class BPFDatapath(base.Datapath):
             return
         if left.grace:
             grace.wait()
+        if self._veths.learner is not None:
+            self._veths.learner.mend(left.endpoints)  # while what names were until now is still in filters
+            self._veths.learner.use_filters(used=left.filters)
         for step in left.steps:
             self._make(step)
         self._realized = left.result
-        if self._veths.learner is not None:
-            self._veths.learner.mend(left.endpoints)
 
     def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:
         """Write whom answers are believed from, and the names of `desired` beside those that count."""
@@ -193,6 +200,8 @@ class BPFDatapath(base.Datapath):
         if self._veths.learner is None:
             return frozenset()
         self._veths.learner.trust(desired.resolvers)
+        if desired.filters:
+            self._veths.learner.use_filters(used=True)
         return self._veths.learner.stage(desired.names, live=self._maps.generation & 1)
 
     def replay(self, learned: fqdn.LearnedAddresses) -> int:
@@ -206,8 +215,8 @@ class BPFDatapath(base.Datapath):
     def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
         """Check sources at the veth of each pod that hangs on a bridge, learn names at each; let go of those gone.
 
-        Does nothing where `open` has reported that this kernel cannot, or without the packet layer. Raises
-        DatapathError.
+        Does nothing where `open` has reported that this kernel cannot, and without the packet layer checks no sources.
+        Raises DatapathError.
         """
         self._veths.attach(sandboxes)
 
@@ -245,6 +254,8 @@ class BPFDatapath(base.Datapath):
         learner = self._veths.learner
         shapes = (*maps.shapes(), *(fqdn_maps.shapes() if learner is not None else ()))
         pinned = dict.fromkeys(self._pins / shape.name for shape in shapes)
+        if (asked := self.names_programs) is not None:
+            pinned |= dict.fromkeys(asked / name for name in names_filter.PROGRAMS)
         gone += [pin for pin in pinned if not pin.exists()]
         return (*(f"the pin {pin} is gone" for pin in gone), *(learner.unattached if learner is not None else ()))
 
@@ -262,6 +273,18 @@ class BPFDatapath(base.Datapath):
         """The pinned ring buffer of DNS answers, for `fqdn_answers.AnswerReader`."""
         return self._pins / "fqdn_answers"
 
+    @property
+    def names_programs(self) -> pathlib.Path | None:
+        """Where the programs of `names_filter` are pinned; None: without the packet layer nothing is learned here."""
+        return self._program_directory() if self._veths.learner is not None and not self._judges_packets else None
+
+    def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
+        """Return the classes of the names for which DNS gave an endpoint an address; any thread may ask.
+
+        Raises DatapathError.
+        """
+        return learner_.learned(self._pins, endpoint, address)
+
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""
         self._maps.close()
@@ -271,12 +294,14 @@ class BPFDatapath(base.Datapath):
     def remove_packet_layer(self) -> bool:
         """Detach and unpin the packet programs of every version, and let conntrack go; tell whether there were any.
 
-        For the mode that judges packets by other means, once those are in force; the socket layer and the maps stay.
+        For the mode that judges packets by other means, once those are in force; the socket layer and the maps stay,
+        and the learner, if it runs here.
         """
-        left = list(self._packet_pins())
+        kept = frozenset(learner_.HOOKS if self._veths.learner is not None else ())
+        left = list(leftovers.packet_pins(self._versions(), PACKET_PROGRAMS, kept))
         for pin in left:
             links.remove(pin)
-        filters = tc.remove_filters(*tc.HOOKS)
+        filters = tc.remove_filters(*(hook for hook in tc.HOOKS if hook not in kept))
         return conntrack.release() or filters or bool(left)
 
     @property
@@ -289,8 +314,8 @@ class BPFDatapath(base.Datapath):
         self.close()
         tc.remove_filters(*tc.HOOKS)
         for version in self._versions():
-            _remove_tree(version / "links")
-            _remove_tree(version)
+            leftovers.remove_tree(version / "links")
+            leftovers.remove_tree(version)
         for directory in (self._home, self._home.parent):
             with contextlib.suppress(OSError):  # other nodes' pins may be beside ours
                 directory.rmdir()
@@ -301,15 +326,6 @@ class BPFDatapath(base.Datapath):
 
     def _versions(self) -> list[pathlib.Path]:
         return sorted(self._home.iterdir()) if self._home.is_dir() else []
-
-    def _packet_pins(self) -> Iterator[pathlib.Path]:
-        """Yield every pin of a packet program, its links first."""
-        for version in self._versions():
-            for pin in sorted((version / "links").glob("*")):
-                if pin.name.removesuffix(links.NEXT) in PACKET_PROGRAMS or tc.hook_of(pin) is not None:
-                    yield pin
-            for name in (*PACKET_PROGRAMS, veths.SOURCE_CHECK, *dns_loader.PROGRAMS):
-                yield from sorted((version / "programs").glob(f"*/{name}"))
 
     def _load_programs(self) -> pathlib.Path:
         """Return the directory of this build's pinned programs; the objects of which some are missing are loaded."""
@@ -352,7 +368,7 @@ class BPFDatapath(base.Datapath):
         """Unpin other builds' programs, now that ours are attached; their links went with the replacement."""
         for directory in programs.parent.iterdir():
             if directory != programs:
-                _remove_tree(directory)
+                leftovers.remove_tree(directory)
 
     def _remove_other_versions(self) -> None:
         """Remove what versions with other maps left, now that ours hold a policy."""
@@ -360,7 +376,9 @@ class BPFDatapath(base.Datapath):
             return
         for version in self._versions():
             if version != self._pins:
-                _remove_tree(version)
+                leftovers.remove_tree(version)
+        if self._judges_packets:
+            names_filter.remove(self._program_directory())  # of an engine before this one
         self._alone = True
 
     def _make(self, step: plan.Step) -> None:
@@ -377,12 +395,3 @@ class BPFDatapath(base.Datapath):
             self._maps.store_drop_silently(drop_silently=step.drop_silently)
         if step.flip_to is not None:
             self._maps.store_generation(step.flip_to)
-
-
-def _remove_tree(directory: pathlib.Path) -> None:
-    """Unpin everything below `directory`, detaching links; one that is not there is no error."""
-    for parent, _, names in os.walk(directory, topdown=False):
-        for name in names:
-            links.remove(pathlib.Path(parent) / name)
-        with contextlib.suppress(FileNotFoundError):
-            pathlib.Path(parent).rmdir()

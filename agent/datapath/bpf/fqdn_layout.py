@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from agent.datapath import base
 from agent.datapath.bpf import fqdn_plan, layout
 from agent.fqdn import trie
-from agent.model import net
+from agent.model import fqdn, net
 
 NAME_MAX = 256
 MESSAGE_MAX = 4096
@@ -25,19 +26,13 @@ SYMBOLS = 64
 CLASS_NONE = 0
 DOT = b"\x80"
 RESOLVER_TRUSTED = struct.pack("=I", 1)
-MIN_TTL_WORD, GRACE_WORD, DFA_START_WORD = 0, 1, 2
+COUNTS = struct.pack("=I", 1)
+MIN_TTL_WORD, GRACE_WORD, DFA_START_WORD, REJECT_WORD, FILTERS_WORD = 0, 1, 2, 4, 5
 """Words of struct fqdn_config; the automata's first states are DFA_START_WORD and the one behind it, by slot."""
+RCODES: Mapping[fqdn.Reject, int] = {fqdn.Reject.REFUSED: 5, fqdn.Reject.NAME_ERROR: 3, fqdn.Reject.DROP: 0}
+"""What the word REJECT_WORD says (RFC 1035 4.1.1); 0: no answer."""
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-_."
 """The symbols of an automaton, by number; the dot stands for what is behind each label of a key."""
-
-
-class Outcome(enum.Enum):
-    """enum nw_dns_outcome: how an answer was taken."""
-
-    LEARNED = 1
-    NO_RULE = 2
-    NEGATIVE = 3
-    MALFORMED = 4
 
 
 class Counter(enum.Enum):
@@ -60,6 +55,8 @@ class Counter(enum.Enum):
     CLASS_EVICTED = 14
     FULL = 15
     ANSWERS_LOST = 16
+    REFUSED = 17
+    WOULD_REFUSE = 18
 
 
 NAME_KEY = struct.Struct(f"=I{NAME_MAX}s")
@@ -72,8 +69,8 @@ LEARNED_VALUE = struct.Struct("=" + "IIQ" * CLASSES + "QI4x")
 CLASS_WORDS = 3
 """Of each class in LEARNED_VALUE; then come the time of use and the place."""
 PLACE_KEY = struct.Struct("=II")
-CONFIG = struct.Struct("=4I")
-ANSWER = struct.Struct("=QIHBB16s")
+CONFIG = struct.Struct("=6I")
+ANSWER = struct.Struct("=QIHBB16sII2s2sI")
 REPLAY_ROW = struct.Struct("=II16sQ")
 
 
@@ -111,15 +108,20 @@ class Learned:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """struct dns_answer with the message: an answer to a pod's query, as the pod got it."""
+    """struct dns_answer with the message: an answer as the pod got it, or what a filter did not admit."""
 
     time_ns: int
     endpoint: int
-    outcome: Outcome
+    outcome: base.Outcome
     protocol: int
     resolver: net.Address
     message: bytes
-    """Hostile: whoever owns the name has written it."""
+    """Hostile: whoever owns the name, or the pod, has written it."""
+    policy_set: int = 0
+    rule: int = 0
+    client_port: int = 0
+    resolver_port: int = 0
+    repeats: int = 0
 
 
 def encode_name_key(name: str) -> bytes:
@@ -194,12 +196,18 @@ def encode_replay(rows: Sequence[Learned]) -> bytes:
 
 def decode_answer(raw: bytes) -> Answer:
     """Read struct dns_answer and the message behind it."""
-    time_ns, endpoint, length, outcome, protocol, resolver = ANSWER.unpack_from(raw)
+    time_ns, endpoint, length, outcome, protocol, resolver, *refused = ANSWER.unpack_from(raw)
+    policy_set, rule, client_port, resolver_port, repeats = refused
     return Answer(
         time_ns=time_ns,
         endpoint=endpoint,
-        outcome=Outcome(outcome),
+        outcome=base.Outcome(outcome),
         protocol=protocol,
         resolver=layout.decode_address(resolver),
         message=raw[ANSWER.size : ANSWER.size + length],
+        policy_set=policy_set,
+        rule=rule,
+        client_port=int.from_bytes(client_port, "big"),
+        resolver_port=int.from_bytes(resolver_port, "big"),
+        repeats=repeats,
     )

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from agent import errors
 from agent.datapath.bpf import features, fqdn_layout, fqdn_plan, layout, maps, rows, syscalls
-from agent.model import net
+from agent.model import fqdn, net
 
 RESOLVERS = 256
 NAMES = 1 << 17
@@ -26,6 +26,8 @@ DFA_STATES = 1 << 12
 PENDING = 1 << 15
 """Queries under way on the whole node; the oldest is forgotten first, and its answer then teaches nothing."""
 ENDPOINTS = 1 << 14
+COUNTING = 1 << 15
+"""Classes that are known to count; any others are taken for those of policies that are gone, and make room first."""
 ANSWERS_BYTES = 1 << 20
 REPLAY_ROWS = 100
 """In one run: the kernel takes packets of up to a page."""
@@ -45,6 +47,7 @@ def shapes() -> tuple[maps.Shape, ...]:
         maps.learned_shape(),
         maps.Shape("fqdn_places", kinds.HASH, fqdn_layout.PLACE_KEY.size, 16, maps.LEARNED, sparse),
         maps.Shape("fqdn_hands", kinds.HASH, 4, 4, ENDPOINTS, sparse),
+        maps.Shape("fqdn_counting", kinds.HASH, 4, 4, COUNTING, sparse),
         maps.Shape("fqdn_config", kinds.ARRAY, 4, fqdn_layout.CONFIG.size, 1, syscalls.F_MMAPABLE),
         maps.Shape("fqdn_counters", kinds.PERCPU_ARRAY, 4, 8, len(fqdn_layout.Counter), 0),
         maps.Shape("fqdn_answers", kinds.RINGBUF, 0, 0, ANSWERS_BYTES, 0),
@@ -114,10 +117,34 @@ class FqdnMaps:
                 self.descriptor("fqdn_dfa"), keys, [fqdn_layout.encode_dfa_state(state) for state in states]
             )
 
+    def count(self, classes: Collection[int]) -> None:
+        """Have these classes count, as far as there is room, beside those that do. Raises ApplyFailed."""
+        with _explained(f"writing the {len(classes)} classes of names that count"):
+            descriptor = self.descriptor("fqdn_counting")
+            known = {key for key, _ in rows.dump(descriptor)}
+            new = sorted({struct.pack("=I", class_) for class_ in classes} - known)[: COUNTING - len(known)]
+            rows.update_batch(descriptor, new, [fqdn_layout.COUNTS] * len(new))
+
+    def count_only(self, classes: Collection[int]) -> None:
+        """Have no other classes count. Raises ApplyFailed."""
+        with _explained("forgetting classes of names that count no more"):
+            descriptor = self.descriptor("fqdn_counting")
+            counting = {struct.pack("=I", class_) for class_ in classes}
+            rows.delete_batch(descriptor, [key for key, _ in rows.dump(descriptor) if key not in counting])
+        self.count(classes)
+
     def store_ttl(self, *, min_ttl_s: int, grace_s: int) -> None:
         """Have addresses count for at least so long, and each for so much longer; both in seconds."""
         self._store(fqdn_layout.MIN_TTL_WORD, min_ttl_s)
         self._store(fqdn_layout.GRACE_WORD, grace_s)
+
+    def store_reject(self, reject: fqdn.Reject) -> None:
+        """Have whoever asks for what it may not ask for get this answer."""
+        self._store(fqdn_layout.REJECT_WORD, fqdn_layout.RCODES[reject])
+
+    def store_filters(self, *, used: bool) -> None:
+        """Have programs look for filters, or not: before the first set that has one counts, until after the last."""
+        self._store(fqdn_layout.FILTERS_WORD, int(used))
 
     def store_automaton(self, slot: int, start: int) -> None:
         """Have the automaton that begins in state `start` count in a slot; 0: none."""

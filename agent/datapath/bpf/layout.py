@@ -20,7 +20,7 @@ from agent import desired as desired_
 from agent.datapath import base, plan
 from agent.model import net
 
-ABI = 3
+ABI = 4
 """Version of everything in this file; the pins of another version are another directory."""
 ENDPOINT_PROBE = 1
 """Endpoint number of the self-test; the programs emit no events for it."""
@@ -30,6 +30,8 @@ FLAG_PRESENT = 1
 FLAG_HELD = 2
 FLAG_EGRESS_NAMES = 4
 FLAG_EGRESS_AUDIT_NAMES = 8
+FLAG_EGRESS_ASKS = 16
+FLAG_EGRESS_AUDIT_ASKS = 32
 CONFIG_DROP_SILENTLY = 1
 CONFIG_BYTES = 16
 CONFIG_GENERATION_WORD = 0
@@ -73,14 +75,14 @@ _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _SLOTS = struct.Struct("=II")
 _POLICY_KEY = struct.Struct("=IIIBB2s")
-_POLICY_VALUE = struct.Struct("=IHHB3x")
+_POLICY_VALUE = struct.Struct("=IHHB3xI")
 _ENDPOINT = struct.Struct("=5I5II4x")
 _ENDPOINT_SLOT_WORDS = 5
 _PREFIX4 = struct.Struct("=I4s")
 _PREFIX6 = struct.Struct("=I16s")
 _FRONTEND4 = struct.Struct("=4s2sBx")
 _FRONTEND6 = struct.Struct("=16s2sBx")
-_CLASS_VALUE = struct.Struct("=IB3x")
+_CLASS_VALUE = struct.Struct("=IB3xI")
 _RATE_VALUE = struct.Struct("=QII")
 
 
@@ -107,7 +109,7 @@ def decode_policy_key(raw: bytes) -> plan.PolicyKey:
     return plan.PolicyKey(
         set=policy_set,
         identity=identity,
-        direction=net.Direction(direction),
+        direction=plan.Asking.ASK if direction == plan.Asking.ASK.value else net.Direction(direction),
         protocol=protocol,
         port=int.from_bytes(port, "big"),
         port_bits=max(bits - (POLICY_BITS - 16), 0),
@@ -116,13 +118,13 @@ def decode_policy_key(raw: bytes) -> plan.PolicyKey:
 
 def encode_row(row: desired_.Row) -> bytes:
     """Write struct policy_value."""
-    return _POLICY_VALUE.pack(row.rule, row.rank, row.passed, row.action.value)
+    return _POLICY_VALUE.pack(row.rule, row.rank, row.passed, row.action.value, row.asks)
 
 
 def decode_row(raw: bytes) -> desired_.Row:
     """Read struct policy_value."""
-    rule, rank, passed, action = _POLICY_VALUE.unpack(raw)
-    return desired_.Row(action=desired_.Action(action), rule=rule, rank=rank, passed=passed)
+    rule, rank, passed, action, asks = _POLICY_VALUE.unpack(raw)
+    return desired_.Row(action=desired_.Action(action), rule=rule, rank=rank, passed=passed, asks=asks)
 
 
 def encode_endpoint(value: plan.EndpointValue) -> bytes:
@@ -151,6 +153,8 @@ def _flags(slot: plan.EndpointSlot) -> int:
     flags |= FLAG_HELD if slot.held else 0
     flags |= FLAG_EGRESS_NAMES if slot.egress_names else 0
     flags |= FLAG_EGRESS_AUDIT_NAMES if slot.egress_audit_names else 0
+    flags |= FLAG_EGRESS_ASKS if slot.egress_asks else 0
+    flags |= FLAG_EGRESS_AUDIT_ASKS if slot.egress_audit_asks else 0
     return flags
 
 
@@ -166,18 +170,20 @@ def _decode_endpoint_slot(words: Sequence[int]) -> plan.EndpointSlot | None:
         egress_audit=egress_audit,
         egress_names=bool(flags & FLAG_EGRESS_NAMES),
         egress_audit_names=bool(flags & FLAG_EGRESS_AUDIT_NAMES),
+        egress_asks=bool(flags & FLAG_EGRESS_ASKS),
+        egress_audit_asks=bool(flags & FLAG_EGRESS_AUDIT_ASKS),
     )
 
 
 def encode_class(value: plan.ClassValue) -> bytes:
     """Write struct class_value."""
-    return _CLASS_VALUE.pack(value.rule, value.service_class.value)
+    return _CLASS_VALUE.pack(value.rule, value.service_class.value, value.asks)
 
 
 def decode_class(raw: bytes) -> plan.ClassValue:
     """Read struct class_value."""
-    rule, service_class = _CLASS_VALUE.unpack(raw)
-    return plan.ClassValue(service_class=desired_.ServiceClass(service_class), rule=rule)
+    rule, service_class, asks = _CLASS_VALUE.unpack(raw)
+    return plan.ClassValue(service_class=desired_.ServiceClass(service_class), rule=rule, asks=asks)
 
 
 def encode_prefix4(network: net.Network) -> bytes:
@@ -253,9 +259,11 @@ def _by_prefix(name: str) -> tuple[Codec, Codec]:
 CODECS: Mapping[plan.Table, tuple[Codec, ...]] = MappingProxyType(
     {
         plan.Table.POLICY: (
-            Codec("policy", 16, 12, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
+            Codec("policy", 16, 16, encode_policy_key, decode_policy_key, encode_row, decode_row, longest_prefix=True),
         ),
-        plan.Table.SERVICE_CLASS: (Codec("service_class", 8, 8, encode_pair, decode_pair, encode_class, decode_class),),
+        plan.Table.SERVICE_CLASS: (
+            Codec("service_class", 8, 12, encode_pair, decode_pair, encode_class, decode_class),
+        ),
         plan.Table.ENDPOINTS: (
             Codec("endpoints", 4, _ENDPOINT.size, _U32.pack, _decode_u32, encode_endpoint, decode_endpoint),
         ),

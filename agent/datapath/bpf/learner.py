@@ -1,7 +1,7 @@
 """The DNS learner of one node: its programs at every pod's veth, whom they believe, and for which names they learn.
 
 The problem: what an answer opens must be learned from the moment a policy counts, whoever asked when, and go on while
-the agent is away. The rules:
+the agent is away; and what policies do not let a pod ask for must not get past its veth. The rules:
 
  - programs are loaded over pinned maps and pinned with the build's others; where the kernel refuses them nothing is
    learned, and whoever opened it says so;
@@ -18,6 +18,7 @@ One caller, but for `known` and `counters`.
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from agent import errors
@@ -35,10 +36,11 @@ HOOKS: Mapping[tc.Hook, str] = {tc.DNS_QUERY: dns_loader.QUERY, tc.DNS_ANSWER: d
 class Learner:
     """Keeps what one node learns names by."""
 
-    def __init__(self, pins: pathlib.Path, lifetimes: history.Lifetimes) -> None:
+    def __init__(self, pins: pathlib.Path, lifetimes: history.Lifetimes, reject: fqdn.Reject) -> None:
         """Use the pins below `pins`; nothing is touched yet."""
         self._pins = pins
         self._lifetimes = lifetimes
+        self._reject = reject
         self._maps = fqdn_maps.FqdnMaps(pins)
         self._attachments: tc.Attachments | None = None
         self._programs = pathlib.Path()
@@ -63,6 +65,7 @@ class Learner:
         """
         self._maps.open()
         self._maps.store_ttl(min_ttl_s=self._lifetimes.min_ttl_s, grace_s=self._lifetimes.grace_s)
+        self._maps.store_reject(self._reject)
         pins = [programs / name for name in dns_loader.PROGRAMS]
         if all(pin.exists() for pin in pins):
             return None
@@ -131,6 +134,15 @@ class Learner:
         """Pods that nothing is learned for, one line each; any thread may ask."""
         return self._unattached
 
+    def use_filters(self, *, used: bool) -> None:
+        """Have filters looked for, which costs every packet of a pod: said before one counts, and when none does."""
+        self._maps.store_filters(used=used)
+
+    @property
+    def reading(self) -> frozenset[int]:
+        """The veths at which what pods ask for is read, by their numbers."""
+        return frozenset(ifindex for hook, ifindex in self._attached if hook == tc.DNS_QUERY)
+
     def trust(self, resolvers: frozenset[net.Address]) -> None:
         """Believe these resolvers and no other. Raises MapFull, ApplyFailed."""
         if resolvers == self._resolvers:
@@ -154,6 +166,7 @@ class Learner:
             raise errors.MapFull(table="fqdn_names", rows=len(merged), capacity=fqdn_maps.NAMES)
         unheard = fqdn_plan.unheard(merged, idle=idle) | self._accepted_anew(wanted.automaton, have.starts[live])
         self._names = None  # unknown until all is written
+        self._maps.count(wanted.contents)
         self._write(fqdn_plan.missing(have.rows, merged))
         start = self._stage_automaton(wanted.automaton, live_start=have.starts[live], idle=idle)
         starts = (have.starts[0], start) if idle else (start, have.starts[1])
@@ -174,6 +187,7 @@ class Learner:
             self._maps.delete_names([fqdn_layout.encode_key(key) for key in staged.rows.keys() - rest.keys()])
             start = staged.starts[slot]
             self._maps.store_automaton(1 - slot, start)
+            self._maps.count_only(wanted.contents)
             self._names, self._staged_slot = fqdn_plan.Names(rows=rest, starts=(start, start)), None
         self._unheard = frozenset()
         self._maps.forget(*self._maps.endpoints().difference(endpoints))
@@ -236,6 +250,24 @@ class Learner:
             self._automata[start] = wanted
         self._maps.store_automaton(idle, start)
         return start
+
+
+def learned(pins: pathlib.Path, endpoint: int, address: net.Address) -> tuple[int, ...]:
+    """Return the classes that count for what an endpoint begins with an address now. Raises DatapathError."""
+    key = fqdn_layout.encode_learned_key(endpoint, address)
+    try:
+        with syscalls.owned(syscalls.open_pin(pins / "fqdn_learned")) as descriptor:
+            return live(key, rows.lookup(descriptor, key, fqdn_layout.LEARNED_VALUE.size))
+    except OSError as error:
+        raise errors.DatapathError(f"reading what is learned in {pins}: {error.strerror}") from error
+
+
+def live(key: bytes, value: bytes | None) -> tuple[int, ...]:
+    """Return the classes in a row of `fqdn_learned` that have not expired, ascending."""
+    if value is None:
+        return ()
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return tuple(sorted(one.class_ for one in fqdn_layout.decode_learned(key, value) if one.expires_ns > now_ns))
 
 
 def known(content: Sequence[tuple[bytes, bytes]]) -> fqdn.Known:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import plan, tracing, walk, words
-from agent.datapath.bpf import fqdn_layout, fqdn_maps, layout, maps, programs, rows, syscalls
+from agent.datapath.bpf import fqdn_layout, fqdn_maps, layout, learner, maps, programs, rows, syscalls
 from agent.model import net, verdict
 
 MAP_TYPES = {
@@ -109,11 +108,7 @@ class LoadedMaps(tracing.Loaded, walk.Place):
     def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
         """Return the classes that count for what begins now."""
         key = fqdn_layout.encode_learned_key(endpoint, address)
-        raw = rows.lookup(self._descriptors["fqdn_learned"], key, fqdn_layout.LEARNED_VALUE.size)
-        if raw is None:
-            return ()
-        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return sorted(one.class_ for one in fqdn_layout.decode_learned(key, raw) if one.expires_ns > now_ns)
+        return learner.live(key, rows.lookup(self._descriptors["fqdn_learned"], key, fqdn_layout.LEARNED_VALUE.size))
 
     def _rows(
         self, table: plan.Table, codec: layout.Codec, wanted: tracing.Wanted, says: words.Words

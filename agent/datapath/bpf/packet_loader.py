@@ -26,6 +26,7 @@ LOG_BYTES = 1 << 22
 class ProgramType(enum.Enum):
     """enum bpf_prog_type, and the attach type a program of it is loaded with."""
 
+    SOCKET_FILTER = (1, 0)
     SCHED_CLS = (3, 0)
     NETFILTER = (32, int(syscalls.AttachType.NETFILTER))
 

@@ -14,7 +14,13 @@ from collections.abc import Collection, Iterator, Mapping
 from agent.datapath import tracing
 from agent.datapath.bpf import links, syscalls
 
-NAMES: Mapping[int, str] = {3: "sched_cls", 9: "cgroup_sock", 18: "cgroup_sock_addr", 32: "netfilter"}
+NAMES: Mapping[int, str] = {
+    1: "socket_filter",
+    3: "sched_cls",
+    9: "cgroup_sock",
+    18: "cgroup_sock_addr",
+    32: "netfilter",
+}
 """enum bpf_prog_type, as far as ours go."""
 HOOKS: Mapping[int, str] = {links.PRE_ROUTING: "prerouting", links.LOCAL_IN: "input", links.FORWARD: "forward"}
 FAMILIES: Mapping[int, str] = {links.NFPROTO_IPV4: "IPv4", links.NFPROTO_IPV6: "IPv6"}

@@ -19,7 +19,7 @@ BUILTINS = {judge.Hook.FORWARD: "FORWARD", judge.Hook.LOCAL_IN: "INPUT"}
 CLIENT_PORT = 40_000
 """Of the packet that is followed; no rule of ours asks for a client's port."""
 NOT_THERE = "not there"
-JUDGED = (ruleset.Table.FILTER, ruleset.Table.SECURITY)
+JUDGED = (ruleset.Table.MANGLE, ruleset.Table.FILTER, ruleset.Table.SECURITY)
 WORDS = {
     prefix.Note.ALLOWED: "both sides allow it",
     prefix.Note.DENIED: "one side denies it",
@@ -34,14 +34,17 @@ def layer(
     rules: tuple[ruleset.Ruleset, ruleset.Ruleset],
     question: tracing.Question,
     compiled: tracing.Answer,
+    *,
+    named: bool = False,
 ) -> tracing.Layer | None:
     """Follow the flow's first packet through both; None where it comes by at no hook.
 
-    `compiled` is the answer of the state the rules were rendered from, and is shown as such.
+    `compiled` is the answer of the state the rules were rendered from, and is shown as such; `named`, whether a name
+    allows the flow, which rules can only ask for.
     """
     if question.hook is None:
         return None
-    builtin, packet = BUILTINS[question.hook], first_packet(question.flow)
+    builtin, packet = BUILTINS[question.hook], first_packet(question.flow, named=named)
     expected = _followed(rendered, builtin, packet)
     found = _followed(read, builtin, packet)
     return tracing.Layer(
@@ -53,8 +56,11 @@ def layer(
     )
 
 
-def first_packet(flow: judge.Flow) -> interpreter.Packet:
-    """Return the packet that opens `flow`, as it comes out of conntrack; its interface is nobody's."""
+def first_packet(flow: judge.Flow, *, named: bool = False) -> interpreter.Packet:
+    """Return the packet that opens `flow`, as it comes out of conntrack; its interface is nobody's.
+
+    `named`: its name allows it.
+    """
     return interpreter.Packet(
         source=flow.client,
         destination=flow.server,
@@ -64,6 +70,7 @@ def first_packet(flow: judge.Flow) -> interpreter.Packet:
         interface="",
         original_source=flow.client,
         reply_source=flow.server,
+        named=named,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import pathlib
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +21,26 @@ from typing import TypeAlias
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import base, bridges
-from agent.datapath.iptables import commands, loaded, netdev, removal, render, selftest, stamp, verdicts, writer
+from agent.datapath import base, bridges, lookups
+from agent.datapath.iptables import (
+    asked,
+    by_name,
+    commands,
+    loaded,
+    names_learner,
+    names_queue,
+    names_rules,
+    netdev,
+    removal,
+    render,
+    ruleset,
+    selftest,
+    stamp,
+    verdicts,
+    writer,
+)
 from agent.datapath.iptables import variant as variant_
-from agent.model import endpoint, net
+from agent.model import endpoint, fqdn, net
 
 MODE = "iptables"
 NETDEV = ("netdev", netdev.TABLE)
@@ -34,10 +51,25 @@ _Links: TypeAlias = tuple[tuple[endpoint.Sandbox, ...], Mapping[int, str]]
 class IptablesDatapath(base.Datapath):
     """Keeps `base.Datapath`. One caller; `open` comes before everything but `uninstall`."""
 
-    def __init__(self, *, variant: variant_.Variant | None = None) -> None:
-        """Enforce with one variant, or (None) the one the node uses; nothing is touched yet."""
+    def __init__(
+        self,
+        *,
+        variant: variant_.Variant | None = None,
+        learned: lookups.Ask = lookups.nothing_learned,
+        learner: names_learner.Learner | None = None,
+    ) -> None:
+        """Enforce with one variant, or (None) the one the node uses; nothing is touched yet.
+
+        `learned` knows the classes of the names for which DNS gave an endpoint an address; see `ask`. `learner` learns
+        them where nobody else does, if this node can hold packets.
+        """
         self._variant = variant
-        self.moments = verdicts.Moments()
+        self._learner = learner
+        self._learns = False
+        """The learner is open."""
+        self._learned = learned if learner is None else learner.classes_of
+        self._by_name: by_name.ByName | None = None
+        self.moments = verdicts.Moments(self._learned)
         """Which state each of the last generations was; for whoever reads the log."""
         self._writer: writer.Writer | None = None
         self._generation = 0
@@ -63,13 +95,37 @@ class IptablesDatapath(base.Datapath):
         self._writer = writer.Writer(choice.variant)
         self._generation = self._writer.open(found.tables) or 0
         why = (choice.why,) if choice.why else ()
+        unlearned = self._open_learner(choice.variant, found.tables)
         return base.EngineReport(
             mode=MODE,
-            reasons=(*why, *found.reasons),
+            reasons=(*why, *found.reasons, *unlearned),
             proved=found.proved,
             unproved=found.unproved,
             variant=choice.variant.value,
+            learns_names=self._learns,
         )
+
+    def _open_learner(self, variant: variant_.Variant, tables: Sequence[ruleset.Table]) -> tuple[str, ...]:
+        """Hold packets of DNS from the next apply on; return why not, one line."""
+        if self._learner is None:
+            return ()
+        try:
+            if ruleset.Table.SECURITY not in tables:
+                raise errors.NotSupported(feature="holding DNS answers", needs="the table security")
+            selftest.require_holding(variant, names_queue.QUEUE)
+            self._learner.open()
+        except errors.DatapathError as error:
+            return (f"what is allowed by name is denied: {error}",)
+        self._learns = True
+        return ()
+
+    def ask(self, programs: pathlib.Path) -> None:
+        """Have rules ask these pinned programs for what names allow, from the next apply on; after `open`.
+
+        Raises NotSupported where rules cannot; then what is allowed by name is denied.
+        """
+        selftest.require_asking(self._opened().variant, programs)
+        self._by_name = asked.Asked(programs)
 
     def apply(self, desired: desired_.DesiredState) -> base.Applied:
         """Render and write. Raises MapFull or ApplyFailed; the old state is in force then."""
@@ -78,11 +134,12 @@ class IptablesDatapath(base.Datapath):
 
     def _apply(self, desired: desired_.DesiredState) -> base.Applied:
         begun = time.perf_counter()
-        self.settle()
+        self.learn_names(desired)
         inputs = _Inputs(
             state=dataclasses.replace(desired, revision=0),
             interfaces=_interfaces_of(desired),
             ports=bridges.filtered() if self._matches_ports else frozenset(),
+            by_name=names_rules.of_state(desired) if self._learns else self._by_name,
         )
         if inputs == self._applied:
             return base.Applied(generation=self._generation, written=0, flipped=0, seconds=time.perf_counter() - begun)
@@ -90,7 +147,15 @@ class IptablesDatapath(base.Datapath):
         self._generation = generation = self._generation + 1
         self.moments.staged(generation, desired)
         rulesets = {
-            family: render.render(desired, family, inputs.interfaces, generation, self._cache, ports=inputs.ports)
+            family: render.render(
+                desired,
+                family,
+                inputs.interfaces,
+                generation,
+                self._cache,
+                ports=inputs.ports,
+                by_name=inputs.by_name,
+            )
             for family in net.Family
         }
         self._applied = None
@@ -107,6 +172,27 @@ class IptablesDatapath(base.Datapath):
     def settle(self) -> None:
         """Destroy the sets that no rule names any more. Raises ApplyFailed."""
         self._opened().settle()
+        if self._learns and self._learner is not None and self._applied is not None:
+            self._learner.mend(self._applied.state)
+
+    def learn_names(self, desired: desired_.DesiredState) -> frozenset[int]:
+        """Have answers learned for the names of `desired`, too, and the sets made that its rules will name."""
+        self.settle()
+        return self._learner.stage(desired) if self._learns and self._learner is not None else frozenset()
+
+    def replay(self, learned: fqdn.LearnedAddresses) -> int:
+        """Learn these, too."""
+        return self._learner.replay(learned) if self._learns and self._learner is not None else 0
+
+    def known(self) -> fqdn.Known:
+        """Read what is learned."""
+        return self._learner.known() if self._learns and self._learner is not None else fqdn.Known()
+
+    def missing(self) -> Sequence[str]:
+        """Tell where nobody reads the packets that are held; DNS goes on."""
+        if self._learner is None or not self._learns or self._learner.alive:
+            return ()
+        return ("no names are learned any more: reading held packets has failed",)
 
     def attach_links(self, sandboxes: Sequence[endpoint.Sandbox]) -> None:
         """Check sources at the veth of each pod, before anything puts fragments together. Raises DatapathError."""
@@ -123,7 +209,8 @@ class IptablesDatapath(base.Datapath):
 
     def counters(self) -> Mapping[str, int]:
         """Return what was done, not what rules counted: those begin at 0 with each write, and reading them is dear."""
-        return {} if self._writer is None else self._writer.counters()
+        learning = self._learner.counters() if self._learner is not None and self._learns else {}
+        return {**(self._writer.counters() if self._writer is not None else {}), **learning}
 
     def usage(self) -> Mapping[str, base.Usage]:
         """Return how many members the sets have; each set grows by itself."""
@@ -131,12 +218,16 @@ class IptablesDatapath(base.Datapath):
 
     def loaded(self) -> loaded.LoadedRules:
         """Read rules and sets anew, beside whatever is written. Raises DatapathError."""
-        return loaded.LoadedRules(self._opened().variant)
+        by_name = names_rules.of_state if self._learns else (lambda _: self._by_name)
+        return loaded.LoadedRules(self._opened().variant, by_name, self._learned)
 
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""
         if self._writer is not None:
             self._writer.close()
+        if self._learner is not None:
+            self._learner.close()
+        self._learns = False
         self._writer = self._applied = self._links = None
 
     def uninstall(self) -> None:
@@ -191,6 +282,8 @@ class _Inputs:
     interfaces: Mapping[int, str]
     ports: frozenset[net.Family]
     """See `render.render`."""
+    by_name: by_name.ByName | None
+    """Likewise."""
 
 
 def _interfaces_of(state: desired_.DesiredState) -> Mapping[int, str]:

@@ -24,6 +24,7 @@ TARGET_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "NFLOG": ("--nflog-prefix", "--nflog-group", "--nflog-size"),
     "MARK": ("--set-xmark",),
     "REJECT": ("--reject-with",),
+    "NFQUEUE": ("--queue-num", "--queue-bypass"),
 }
 ENDS = frozenset({"DROP", "REJECT"})
 _NEEDED = {ruleset.SetKind.NETS: 1, ruleset.SetKind.NET_PORTS: 2, ruleset.SetKind.NET_INTERFACES: 2}

@@ -7,18 +7,22 @@ not use the writer's socket, which is one thread's, nor write, nor wait for the 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from agent import desired as desired_
 from agent import errors
 from agent.datapath import judge, lookups, tracing, words
+from agent.datapath.iptables import by_name as by_name_
 from agent.datapath.iptables import (
     commands,
     compared,
     explained,
     interpreter,
+    names_pairs,
+    names_sets,
     readback,
     recovered,
     render,
@@ -26,7 +30,7 @@ from agent.datapath.iptables import (
     sets,
     text,
 )
-from agent.model import net
+from agent.model import identity, net
 
 
 class _Local:
@@ -42,12 +46,22 @@ class _Local:
         return True
 
 
+def _nothing(_: desired_.DesiredState) -> None:
+    """Allow nothing by name."""
+
+
 class LoadedRules(tracing.Loaded):
     """The rules and sets of this network namespace."""
 
-    def __init__(self, variant: commands.Variant) -> None:
-        """Open a socket of its own. Raises NotSupported without ipset."""
+    def __init__(
+        self,
+        variant: commands.Variant,
+        by_name: Callable[[desired_.DesiredState], by_name_.ByName | None] = _nothing,
+        learned: lookups.Ask = lookups.nothing_learned,
+    ) -> None:
+        """Open a socket of its own; `by_name` and `learned` as the datapath. Raises NotSupported without ipset."""
         self._variant = variant
+        self._by_name, self._learned = by_name, learned
         self._sets = sets.Sets()
         self._saved: dict[tuple[net.Family, ruleset.Table], str] = {}
 
@@ -65,11 +79,17 @@ class LoadedRules(tracing.Loaded):
         family = net.family_of(question.flow.server)
         read = self._rules(family)
         generation = readback.parse(self._text(family, ruleset.Table.FILTER)).generation or 0
-        rendered = render.render(state, family, {}, generation)
+        rendered = render.render(state, family, {}, generation, by_name=self._by_name(state))
+        rendered = dataclasses.replace(rendered, sets={**rendered.sets, **self._of_names(question.flow, state)})
         local = _Local()
         models = [interpreter.Model(rules, local) for rules in (rendered, read)]
-        compiled = _compiled(question, state)
-        found = compared.layer(models[0], models[1], (rendered, read), question, compiled)
+        where = lookups.InState(state, self._learned)
+        judged = judge.Judge(where).packet(question.flow, question.hook or judge.Hook.FORWARD)
+        compiled = tracing.Answer(
+            allowed=judged.allowed, reason=judged.reason.name.lower(), why=words.Words(state).judgement(judged)
+        )
+        named = _is_named(where, question.flow)
+        found = compared.layer(models[0], models[1], (rendered, read), question, compiled, named=named)
         return (found,) if found is not None else ()
 
     def inventory(self) -> tracing.Inventory:
@@ -137,7 +157,16 @@ class LoadedRules(tracing.Loaded):
             table: tuple(placed.jump for placed in readback.parse(content).state.jumps)
             for table, content in saved.items()
         }
-        return recovered.rules(saved, jumps, family, self._sets.read)
+        return recovered.rules(saved, jumps, family, self._read)
+
+    def _read(self, name: str) -> ruleset.SetContent | None:
+        return names_sets.content(name) if names_pairs.pair_of(name) else self._sets.read(name)
+
+    def _of_names(self, flow: judge.Flow, state: desired_.DesiredState) -> dict[str, ruleset.SetContent]:
+        """Return the sets of what the client of a flow has learned, which no state has."""
+        client = lookups.InState(state).endpoint_of_address(flow.client)
+        named = {name for pair in names_pairs.pairs_of(state) if pair.endpoint == client for name in pair.names}
+        return {name: content for name in named if (content := names_sets.content(name)) is not None}
 
     def _text(self, family: net.Family, table: ruleset.Table) -> str:
         """Return a table as text, read once; "" where the kernel lacks it."""
@@ -158,10 +187,13 @@ def _rules(
             yield tracing.Row(f"{place} {number}", explained.rule(rule, state))
 
 
-def _compiled(question: tracing.Question, state: desired_.DesiredState) -> tracing.Answer:
-    """Return what the state says, in the words of policies."""
-    hook = question.hook or judge.Hook.FORWARD
-    judged = judge.Judge(lookups.InState(state)).packet(question.flow, hook)
-    return tracing.Answer(
-        allowed=judged.allowed, reason=judged.reason.name.lower(), why=words.Words(state).judgement(judged)
-    )
+def _is_named(where: lookups.InState, flow: judge.Flow) -> bool:
+    """Tell whether a name, or a row with a filter, allows a flow's egress: what the programs say that rules ask."""
+    egress = net.Direction.EGRESS
+    with_names, without = (judge.Judge(one).end(flow, egress) for one in (where, lookups.InState(where.state)))
+    if not with_names.allowed or not without.allowed:
+        return with_names.allowed
+    asked = (with_names.set, where.identity_of(flow.server)), (with_names.set, identity.ANY)
+    rows = (where.row(number, who, egress, flow.protocol, flow.port) for number, who in asked)
+    deciding = next((row for row in rows if row is not None), None)
+    return deciding is not None and bool(deciding.asks)

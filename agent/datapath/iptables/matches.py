@@ -12,11 +12,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from agent import errors
-from agent.datapath.iptables import quoted, ruleset
+from agent.datapath.iptables import asked, quoted, ruleset
 from agent.model import net
 
 PROTOCOLS: Mapping[str, int] = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
 CT_STATES = frozenset({"NEW", "ESTABLISHED", "RELATED", "INVALID"})
+ASKED = frozenset(asked.PROGRAMS)
 MODULE_OF: Mapping[str, tuple[str, ...]] = {
     "--dport": ("tcp", "udp", "sctp"),
     "--sport": ("tcp", "udp", "sctp"),
@@ -35,6 +36,7 @@ MODULE_OF: Mapping[str, tuple[str, ...]] = {
     "--hl-eq": ("hl",),
     "--physdev-in": ("physdev",),
     "--bytecode": ("bpf",),
+    "--object-pinned": ("bpf",),
     "--comment": ("comment",),
 }
 """Option -> the matches of which one must be loaded."""
@@ -64,6 +66,8 @@ class Packet:
     mark: int = 0
     confirmed: bool = False
     """An earlier packet of the connection has left."""
+    named: bool = False
+    """The programs of ours that rules ask say that a name allows it."""
 
 
 class Walking(Protocol):
@@ -172,6 +176,8 @@ def _by_word(word: str, value: str) -> Matcher | None:  # noqa: C901, PLR0911, P
             return lambda walking: walking.packet.icmp_type == int(value)
         case "--bytecode" if value in {quoted.words(family)[-1] for family in net.Family}:
             return lambda walking: walking.packet.quoted == walking.packet.source
+        case "--object-pinned" if value.rpartition("/")[2] in ASKED:
+            return lambda walking: walking.packet.named
         case "--hl-eq":
             return lambda walking: walking.packet.hop_limit == int(value)
         case _:

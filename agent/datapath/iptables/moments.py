@@ -62,8 +62,9 @@ class Known:
 class Moments:
     """The last KEPT generations of this engine; the applying thread writes, any thread reads `known`."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, learned: lookups.Ask = lookups.nothing_learned) -> None:
+        """Begin with none; `learned` is asked for what no state says."""
+        self._learned = learned
         self.known = Known(states={}, whole={}, reported={})
 
     def staged(self, generation: int, state: desired_.DesiredState) -> None:
@@ -78,7 +79,7 @@ class Moments:
         # The last one that is known to be in force stays, however many tries to replace it fail.
         while len(states) >= KEPT:
             states.pop(next(old for old in states if old != known.in_force))
-        states[number] = lookups.InState(state)
+        states[number] = lookups.InState(state, self._learned)
         self.known = dataclasses.replace(
             known,
             states=states,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from agent import desired
+from agent.datapath.iptables import by_name as by_name_
 from agent.datapath.iptables import groups, members, regions, ruleset, ways
 from agent.model import net
 
@@ -45,10 +46,20 @@ def denied_target(way: ways.Way) -> str:
 class Writer:
     """Writes the chains of policy sets of one family, and the sets they need."""
 
-    def __init__(self, family: net.Family, book: members.Book, before: Writer | None = None) -> None:
-        """Take addresses from `book`; contents that are as in `before` are taken from there."""
+    def __init__(
+        self,
+        family: net.Family,
+        book: members.Book,
+        before: Writer | None = None,
+        by_name: by_name_.ByName | None = None,
+    ) -> None:
+        """Take addresses from `book`; contents that are as in `before` are taken from there.
+
+        `by_name` begins the chains of sets that have names.
+        """
         self._family = family
         self.book = book
+        self._by_name = by_name or by_name_.NotByName()
         self._before = before
         self._names: dict[members.Peers, str] = {}
         self.contents: dict[str, ruleset.SetContent] = {}
@@ -61,18 +72,35 @@ class Writer:
         """The sets that the chains written so far refer to."""
         return {name: content for name, content in sorted(self.contents.items()) if content.members}
 
-    def write(self, policy_set: desired.PolicySet) -> None:
-        """Write the chains of one policy set, for both ways a packet can go."""
+    def write(self, policy_set: desired.PolicySet, owners: by_name_.Owners) -> None:
+        """Write the chains of one policy set, for both ways a packet can go; `owners` have it as their egress set."""
         written = self._as_before(policy_set)
         if written is None:
             found = groups.group(regions.of_set(policy_set), self.book.default)
-            written = _Written(policy_set, {}, {})
+            written = _Written(policy_set, {}, {}, has_names=by_name_.has_names(policy_set))
             for way in ways.WAYS:
                 if way.direction is policy_set.direction:
                     written.chains[set_chain(policy_set.id, way)] = tuple(self._rules(found, way, written))
         self._written[policy_set.id] = written
         self.contents.update(written.sets)
         self.chains.update(written.chains)
+        if written.has_names:
+            self._begin(policy_set, owners)
+
+    def _begin(self, policy_set: desired.PolicySet, owners: by_name_.Owners) -> None:
+        """Put before a set's rules what allows by name; that may change while all else is as before."""
+        needed = _Written(policy_set, {}, {})
+        for way in ways.WAYS:
+            if way.direction is policy_set.direction:
+                head = self._by_name.head(policy_set, way, owners, lambda peers: self._nets(peers, needed))
+                chain = set_chain(policy_set.id, way)
+                self.chains.update(head.chains)
+                self.chains[chain] = (*head.rules, *self.chains[chain])
+
+    @property
+    def named(self) -> frozenset[int]:
+        """The egress sets written so far that have names."""
+        return frozenset(number for number, written in self._written.items() if written.has_names)
 
     def _as_before(self, policy_set: desired.PolicySet) -> _Written | None:
         """Return what was written of the same set when every address was what it is now."""
@@ -104,7 +132,7 @@ class Writer:
             yield _matching(name, f"{way.peer},{way.port}", (), allowed)
         for peers, protocol, spans in found.spans:
             if name := self._nets(peers, written):
-                for words in _ports(protocol, spans, way):
+                for words in port_words(protocol, spans, way):
                     yield _matching(name, way.peer, words, allowed)
         for peers, region in found.decided:
             if name := self._nets(peers, written):
@@ -115,7 +143,7 @@ class Writer:
         """Return the chain that allows a region and denies the rest, shared by all that decide so."""
         if region == regions.NOTHING:
             return denied_target(way)
-        chain = f"NW-{way.direction.name[0]}-{_digest(repr(region).encode(), 5)}{way.mark}"
+        chain = f"NW-{way.direction.name[0]}-{digest(repr(region).encode(), 5)}{way.mark}"
         written.chains[chain] = tuple(region_rules(region, way))
         return chain
 
@@ -136,7 +164,7 @@ class Writer:
     def _ports(self, exact: groups.Exact, written: _Written) -> str:
         """Return the name of the set of addresses and ports; empty: there are none."""
         content = ((protocol, port, self._named(peers)) for (protocol, port), peers in exact.items())
-        name = f"NW{self._family.value}-P-{_digest(repr(tuple(content)).encode())}"
+        name = f"NW{self._family.value}-P-{digest(repr(tuple(content)).encode())}"
         if name not in self.contents:
             before = self._before
             if before and name in before.contents and self._same_ports(exact, before):
@@ -158,7 +186,7 @@ class Writer:
         name = self._names.get(peers)
         if name is None:
             content = struct.pack(f"!?{len(peers.identities)}I", peers.rest, *sorted(peers.identities))
-            name = self._names[peers] = f"NW{self._family.value}-N-{_digest(content)}"
+            name = self._names[peers] = f"NW{self._family.value}-N-{digest(content)}"
         return name
 
 
@@ -169,6 +197,7 @@ class _Written:
     policy_set: desired.PolicySet
     chains: Chains
     sets: dict[str, ruleset.SetContent]
+    has_names: bool = False
 
 
 def _is_like(one: desired.PolicySet, other: desired.PolicySet) -> bool:
@@ -180,7 +209,7 @@ def region_rules(region: regions.Region, way: ways.Way) -> Iterator[ruleset.Rule
     """Write a region without regard to the peer; the last rule matches everything."""
     allowed, denied = allowed_target(way), denied_target(way)
     for protocol, spans in region.protocols:
-        for words in _ports(protocol, spans, way):
+        for words in port_words(protocol, spans, way):
             yield ruleset.Rule((*words, "-g", allowed))
         if region.base:
             yield ruleset.Rule((*protocol_words(protocol), "-g", denied))
@@ -201,7 +230,7 @@ def _matching(name: str, direction: str, words: Sequence[str], target: Sequence[
     return ruleset.Rule((*words, *matching_set(name, direction), *target), (name,))
 
 
-def _ports(protocol: int, spans: regions.Spans, way: ways.Way) -> Iterator[tuple[str, ...]]:
+def port_words(protocol: int, spans: regions.Spans, way: ways.Way) -> Iterator[tuple[str, ...]]:
     """Write the matches of ports, as few rules as multiport allows."""
     if spans == regions.EVERY_PORT:
         yield protocol_words(protocol)
@@ -234,5 +263,6 @@ def _port(span: regions.Span) -> str:
     return str(first) if first == last else f"{first}:{last}"
 
 
-def _digest(content: bytes, size: int = 10) -> str:
+def digest(content: bytes, size: int = 10) -> str:
+    """Return what names are made of that stand for some content."""
     return hashlib.blake2b(content, digest_size=size).hexdigest()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
-from agent.datapath.iptables import ruleset, text
+from agent.datapath.iptables import names_pairs, ruleset, text
 from agent.model import net
 
 COMMENT = ("-m", "comment", "--comment")
@@ -90,5 +90,6 @@ def rule(line: str, versions: dict[str, str]) -> ruleset.Rule:
                 name = word  # two rules ask two versions: then each is a set of its own
                 versions[name] = word
             words[place] = name
-            named.append(name)
+            if names_pairs.pair_of(name) is None:  # these have no versions, and rules name them outright
+                named.append(name)
     return ruleset.Rule(tuple(words), tuple(named))

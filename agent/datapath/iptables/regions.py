@@ -72,11 +72,17 @@ class SetRegions:
 
 
 def of_set(policy_set: desired.PolicySet) -> SetRegions:
-    """Work out the regions of a set: the longest match among an identity's rows, else among those of ANY, else none."""
+    """Work out the regions of a set: the longest match among an identity's rows, else among those of ANY, else none.
+
+    Rows of name classes speak of no address, and are left out. What allows to ask for some names only is denied here:
+    it is allowed where somebody reads what is asked, which no region knows (`by_name`).
+    """
     lines: defaultdict[int, list[Line]] = defaultdict(list)
     allow = desired.Action.ALLOW
     for key, row in policy_set.rows.items():
-        lines[key.identity].append((key.protocol, key.port, key.port_bits, row.action is allow))
+        if key.identity >= identity.FIRST_NAME_CLASS:
+            continue
+        lines[key.identity].append((key.protocol, key.port, key.port_bits, row.action is allow and not row.asks))
     others = of_lines(lines.pop(identity.ANY, ()), NOTHING)
     known: dict[tuple[Line, ...], Region] = {}
     own: dict[int, Region] = {}

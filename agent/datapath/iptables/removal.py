@@ -18,7 +18,7 @@ from agent.datapath.iptables import changes, commands, readback, ruleset, sets, 
 from agent.model import net
 
 BACKSTOP = (ruleset.Table.SECURITY,)
-EVERY_TABLE = (ruleset.Table.SECURITY, ruleset.Table.FILTER, ruleset.Table.RAW)
+EVERY_TABLE = (ruleset.Table.SECURITY, ruleset.Table.FILTER, ruleset.Table.MANGLE, ruleset.Table.RAW)
 """In the order of removal."""
 NETDEV = ("netdev", "nodewall")
 """Family and name of the nftables table of the source checks on veths."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 
 from agent import desired
+from agent.datapath.iptables import by_name as by_name_
 from agent.datapath.iptables import discovery, dispatch, members, policy, prefix, quoted, ruleset, source, ways
 from agent.model import endpoint, net
 
@@ -65,10 +66,12 @@ def render(
     cache: Cache | None = None,
     *,
     ports: Container[net.Family] = (),
+    by_name: by_name_.ByName | None = None,
 ) -> ruleset.Ruleset:
     """Render what `state` says of one family; `interfaces` names the node's interfaces by index.
 
-    `ports`: the families whose bridged packets netfilter sees with the port they came in by.
+    `ports`: the families whose bridged packets netfilter sees with the port they came in by. `by_name` writes the rules
+    of what is allowed by name; None: nothing is.
 
     With `cache`, sets whose members are as in the last render of this family are the very same objects. The result
     does not depend on it.
@@ -76,26 +79,45 @@ def render(
     book, writer = (cache.writers.get(family) if cache else None) or (None, None)
     if book is None or not book.is_of(state):
         book = members.Book(state, family, book)
-    writer = policy.Writer(family, book, writer)
+    writer = policy.Writer(family, book, writer, by_name)
     rendering = _Rendering(state, family, generation)
     for number in rendering.sets_used():
-        writer.write(state.sets[number])
+        writer.write(state.sets[number], rendering.with_egress_sets(number))
+    frame = (by_name or by_name_.NotByName()).frame(family, rendering.with_egress_sets(*writer.named))
     pods = writer.pods()
     writer.finish()
     if cache:
         cache.writers[family] = book, writer
     forged = rendering.dropped(prefix.Note.FORGED)
     check = source.Check(rendering.owners, family, interfaces, forged, has_ports=family in ports)
+    chains: dict[ruleset.Table, ruleset.Chains] = {
+        ruleset.Table.RAW: check.chains,
+        ruleset.Table.FILTER: {**rendering.filter(pods), **dict(sorted(writer.chains.items()))},
+        ruleset.Table.SECURITY: rendering.security(),
+    }
     return ruleset.Ruleset(
         family=family,
-        chains={
-            ruleset.Table.RAW: check.chains,
-            ruleset.Table.FILTER: {**rendering.filter(pods), **dict(sorted(writer.chains.items()))},
-            ruleset.Table.SECURITY: rendering.security(),
+        chains=_framed(chains, frame),
+        jumps={
+            table: (*frame.jumps.get(table, ()), *JUMPS.get(table, ()))
+            for table in ruleset.Table
+            if table in frame.jumps or table in JUMPS
         },
-        jumps=JUMPS,
-        sets={**rendering.sets, **check.sets, **writer.sets},
+        sets={**rendering.sets, **check.sets, **frame.sets, **writer.sets},
     )
+
+
+def _framed(
+    chains: Mapping[ruleset.Table, ruleset.Chains], frame: by_name_.Frame
+) -> dict[ruleset.Table, ruleset.Chains]:
+    """Add what names need."""
+    framed: dict[ruleset.Table, ruleset.Chains] = {}
+    for table in ruleset.Table:
+        tails = frame.tails.get(table, {})
+        own = {name: (*rules, *tails.get(name, ())) for name, rules in chains.get(table, {}).items()}
+        if found := {**own, **frame.chains.get(table, {})}:
+            framed[table] = found
+    return framed
 
 
 class _Rendering:
@@ -133,6 +155,10 @@ class _Rendering:
         judged = [item for item in self.owners.values() if not item.held]
         numbers = {number for item in judged for number in (item.ingress_set, item.egress_set)}
         return sorted(numbers & self._state.sets.keys())
+
+    def with_egress_sets(self, *numbers: int) -> by_name_.Owners:
+        """Return the endpoints of this family that have one of these egress sets, by their addresses."""
+        return {address: item for address, item in self.owners.items() if item.egress_set in numbers and not item.held}
 
     def dropped(self, note: prefix.Note) -> tuple[ruleset.Rule, ...]:
         """Return the rules that report a packet and drop it."""

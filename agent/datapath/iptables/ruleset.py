@@ -26,6 +26,8 @@ class Table(enum.Enum):
 
     RAW = "raw"
     """PREROUTING: the source check."""
+    MANGLE = "mangle"
+    """FORWARD and INPUT, before filter: what names allow, where that has to be asked for."""
     FILTER = "filter"
     """FORWARD and INPUT: the judgement."""
     SECURITY = "security"

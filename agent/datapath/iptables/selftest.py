@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
 from agent import errors, patience
-from agent.datapath.iptables import commands, ruleset
+from agent.datapath.iptables import asked, commands, names_rules, ruleset, text
 from agent.model import net
 
 SECONDS = 60.0
@@ -66,6 +67,32 @@ def run(variant: commands.Variant) -> Finding:
         proved=() if found["unproved"] else (proof,),
         unproved=(f"iptables is not proved: {found['unproved']}",) if found["unproved"] else (),
     )
+
+
+def require_asking(variant: commands.Variant, programs: pathlib.Path) -> None:
+    """Try out rules that ask pinned programs for names. Raises NotSupported where there can be none."""
+    try:
+        for family in net.Family:
+            for change in asked.trial(programs):
+                commands.restore(family, variant, text.transaction({ruleset.Table.MANGLE: change}))
+    except errors.ApplyFailed as error:
+        raise errors.NotSupported(
+            feature=f"asking a BPF program from iptables-{variant.value}",
+            needs=f"xt_bpf and the table mangle ({' '.join(str(error).split())})",
+        ) from error
+
+
+def require_holding(variant: commands.Variant, queue: int) -> None:
+    """Try out a rule that holds packets. Raises NotSupported where there can be none."""
+    try:
+        for family in net.Family:
+            for change in names_rules.trial(queue):
+                commands.restore(family, variant, text.transaction({ruleset.Table.SECURITY: change}))
+    except errors.ApplyFailed as error:
+        raise errors.NotSupported(
+            feature=f"holding packets from iptables-{variant.value}",
+            needs=f"NFQUEUE and its --queue-bypass ({' '.join(str(error).split())})",
+        ) from error
 
 
 def _unproved(variant: commands.Variant, why: str) -> Finding:

@@ -175,14 +175,14 @@ def _judge(family: net.Family, before: Mapping[str, bool], after: Mapping[str, b
 
 
 def _tables(variant: commands.Variant) -> tuple[ruleset.Table, ...]:
-    """Return the tables there are for both families. Raises NotSupported without raw or filter."""
+    """Return the tables there are for both families. Raises NotSupported without those that everything needs."""
     found = []
     for table in ruleset.Table:
         try:
             for family in net.Family:
                 commands.restore(family, variant, f"*{table.value}\nCOMMIT\n")
         except errors.ApplyFailed as error:
-            if table is not ruleset.Table.SECURITY:
+            if table in {ruleset.Table.RAW, ruleset.Table.FILTER}:
                 needs = f"a kernel with that table ({error})"
                 raise errors.NotSupported(
                     feature=f"the table {table.value} of iptables-{variant.value}", needs=needs

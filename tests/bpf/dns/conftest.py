@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.datapath.bpf import dns_loader
-from tests.bpf.dns import rig
+from tests.bpf.dns import filtering, rig
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +29,12 @@ def learner(loaded_learner: rig.Learner) -> rig.Learner:
     """Return the learner as if nothing had happened yet."""
     loaded_learner.clear()
     return loaded_learner
+
+
+@pytest.fixture
+def pod(learner: rig.Learner) -> Iterator[rig.Learner]:
+    """Have the learner's pod be one that may ask for one name alone."""
+    filtering.clear(learner)
+    filtering.restrict(learner)
+    yield learner
+    filtering.clear(learner)

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterator
 
+from agent.datapath import base
 from agent.datapath.bpf import dns_loader, fqdn_answers, fqdn_layout, fqdn_maps, layout, maps, rows, syscalls
 from agent.model import net
 from tests.bpf.dns import wire
@@ -80,7 +81,7 @@ class Learner:
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return {str(one.address): round((one.expires_ns - now_ns) / 1e9) for one in self.learned()}
 
-    def outcomes(self) -> list[fqdn_layout.Outcome]:
+    def outcomes(self) -> list[base.Outcome]:
         """Return how the answers since the last call were taken."""
         return [answer.outcome for answer in self.reader.read()]
 
@@ -98,7 +99,8 @@ class Learner:
 
     def clear(self) -> None:
         """Begin anew: one pod, three resolvers, one name, nothing asked or learned or told, and no grace."""
-        for name in ("fqdn_names", "fqdn_resolvers", "fqdn_pending", "fqdn_learned", "fqdn_places", "fqdn_hands"):
+        learned = ("learned", "places", "hands", "counting")
+        for name in (f"fqdn_{kind}" for kind in ("names", "resolvers", "pending", *learned)):
             descriptor = self.fqdn.descriptor(name)
             rows.delete_batch(descriptor, [key for key, _ in rows.dump(descriptor)])
         self.fqdn.store_ttl(min_ttl_s=0, grace_s=0)

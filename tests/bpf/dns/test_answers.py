@@ -7,12 +7,12 @@ import struct
 
 import pytest
 
-from agent.datapath.bpf import fqdn_layout
+from agent.datapath import base
 from tests.bpf.dns import rig, wire
 
 pytestmark = pytest.mark.root
 
-Outcome = fqdn_layout.Outcome
+Outcome = base.Outcome
 ONE, TWO = ipaddress.ip_address("203.0.113.7"), ipaddress.ip_address("203.0.113.8")
 SIX = ipaddress.ip_address("2001:db8::7")
 

@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from agent.datapath import base
 from agent.datapath.bpf import fqdn_layout, fqdn_maps
 from tests.bpf import btf, judge
 
@@ -33,6 +34,7 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> btf.Types:
         ("fqdn_learned", "learned_key", "learned_value"),
         ("fqdn_places", "place_key", "addr6"),
         ("fqdn_hands", 4, 4),
+        ("fqdn_counting", 4, 4),
         ("fqdn_config", 4, "fqdn_config"),
         ("fqdn_counters", 4, 8),
         ("fqdn_answers", 0, 0),
@@ -49,7 +51,7 @@ def test_keys_and_values_are_as_long_as_the_structs(
 @pytest.mark.parametrize(
     ("c_name", "prefix", "python"),
     [
-        ("nw_dns_outcome", "NW_DNS_", fqdn_layout.Outcome),
+        ("nw_dns_outcome", "NW_DNS_", base.Outcome),
         ("nw_dns_counter", "NW_DNS_COUNT_", fqdn_layout.Counter),
     ],
 )
@@ -61,8 +63,8 @@ def test_enums_agree_by_name_and_value(types: btf.Types, c_name: str, prefix: st
 
 def test_outcomes_are_counted_in_their_order() -> None:
     """The program adds the one to the other."""
-    first = fqdn_layout.Counter.LEARNED.value - fqdn_layout.Outcome.LEARNED.value
-    for outcome in fqdn_layout.Outcome:
+    first = fqdn_layout.Counter.LEARNED.value - base.Outcome.LEARNED.value
+    for outcome in set(base.Outcome) - base.REFUSALS:
         assert fqdn_layout.Counter[outcome.name].value == first + outcome.value
 
 
@@ -83,6 +85,10 @@ def test_members_lie_where_the_encoders_put_them(types: btf.Types) -> None:
     words = [name for name, _, _ in types.members("fqdn_config")]
     assert [words[word] for word in (fqdn_layout.MIN_TTL_WORD, fqdn_layout.GRACE_WORD, fqdn_layout.DFA_START_WORD)] == [
         *("min_ttl_s", "grace_s", "dfa_start")
+    ]
+    assert [(name, offset // 4) for name, offset, _ in types.members("fqdn_config")[-2:]] == [
+        ("reject", fqdn_layout.REJECT_WORD),
+        ("filters", fqdn_layout.FILTERS_WORD),
     ]
     key = fqdn_layout.encode_name_key("a.bc")
     assert _split(types, "name_key", key) == {
@@ -126,14 +132,21 @@ def test_what_the_kernel_writes_is_read_member_by_member(types: btf.Types) -> No
         types, "dns_answer",
         time_ns=struct.pack("=Q", 11), endpoint=struct.pack("=I", 12), length=struct.pack("=H", 3),
         outcome=b"\x02", protocol=b"\x11", resolver=MAPPED,
+        policy_set=struct.pack("=I", 13), rule=struct.pack("=I", 14),
+        client_port=b"\x9c\x40", resolver_port=b"\x00\x35", repeats=struct.pack("=I", 15),
     )  # fmt: skip
     assert fqdn_layout.decode_answer(raw + b"abc\0\0") == fqdn_layout.Answer(
         time_ns=11,
         endpoint=12,
-        outcome=fqdn_layout.Outcome.NO_RULE,
+        outcome=base.Outcome.NO_RULE,
         protocol=17,
         resolver=FOUR,
         message=b"abc",
+        policy_set=13,
+        rule=14,
+        client_port=40000,
+        resolver_port=53,
+        repeats=15,
     )
 
 

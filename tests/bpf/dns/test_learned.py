@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import sys
 import time
 from collections.abc import Iterable
 
@@ -145,8 +146,30 @@ def test_names_that_share_an_address_each_count_for_their_own_time(learner: rig.
 
 def test_the_name_that_expires_soonest_makes_room_for_a_fifth(learner: rig.Learner) -> None:
     before = learner.fqdn.counters()["class_evicted"]
+    learner.fqdn.count(CLASS)
     assert _names(learner, {0: 60, 1: 30, 2: 90, 3: 40, 4: 20}) == {0: 60, 4: 20, 2: 90, 3: 40}
     assert learner.fqdn.counters()["class_evicted"] == before + 1
+
+
+def test_the_names_of_policies_that_are_gone_make_room_first(learner: rig.Learner) -> None:
+    """What is replayed for one address expires all at once: time alone would have it push out itself (F26)."""
+    before = learner.fqdn.counters()["class_evicted"]
+    learner.fqdn.count(CLASS[:4])
+    assert _names(learner, {0: 60, 1: 60, 2: 60, 3: 60}) == {0: 60, 1: 60, 2: 60, 3: 60}
+    learner.fqdn.count(CLASS[4:6])
+    learner.fqdn.count_only([CLASS[0], CLASS[4], CLASS[5]])
+    assert _names(learner, {4: 60, 5: 60}) == {0: 60, 3: 60, 4: 60, 5: 60}
+    assert learner.fqdn.counters()["class_evicted"] == before, "nobody misses them"
+
+
+def test_no_more_classes_count_than_there_is_room_for(learner: rig.Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fqdn_maps, "COUNTING", 3)
+    learner.fqdn.count(CLASS[:2])
+    learner.fqdn.count(CLASS)
+    descriptor = learner.fqdn.descriptor("fqdn_counting")
+    assert len(list(rows.dump(descriptor))) == 3
+    learner.fqdn.count_only(CLASS[3:4])
+    assert [key for key, _ in rows.dump(descriptor)] == [CLASS[3].to_bytes(4, sys.byteorder)]
 
 
 def test_history_is_replayed_by_the_rules_of_answers(learner: rig.Learner) -> None:

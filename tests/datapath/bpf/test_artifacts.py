@@ -18,6 +18,7 @@ def _library(root: pathlib.Path) -> pathlib.Path:
     (root / "build" / "bpf" / artifacts.TC_OBJECT).write_bytes(b"tc")
     (root / "build" / "bpf" / artifacts.DNS_OBJECT).write_bytes(b"dns")
     (root / "build" / "bpf" / artifacts.DNS_PLAIN_OBJECT).write_bytes(b"dns plain")
+    (root / "build" / "bpf" / artifacts.NAMES_OBJECT).write_bytes(b"names")
     return root
 
 
@@ -35,6 +36,7 @@ def test_the_environment_comes_first(tmp_path: pathlib.Path, monkeypatch: pytest
         "build/bpf/tc_source.bpf.o",
         "build/bpf/dns_learn.bpf.o",
         "build/bpf/dns_learn_plain.bpf.o",
+        "build/bpf/names_filter.bpf.o",
     ],
 )
 def test_any_change_is_another_fingerprint(tmp_path: pathlib.Path, name: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.datapath.bpf import conntrack, socket_loader, syscalls, tc
+from agent.datapath.bpf import conntrack, dns_loader, learner, names_filter, socket_loader, syscalls, tc
 from agent.datapath.bpf import datapath as datapath_
 from agent.model import net, verdict
 from tests.bpf import conftest, node, packets, states, traffic
@@ -23,6 +23,7 @@ SOCKET = frozenset({verdict.Layer.SOCKET})
 PORT = 8080
 PACKETS = 20
 SECONDS = 0.8
+WITHOUT_PACKETS = {*socket_loader.ATTACH_TYPES, *dns_loader.PROGRAMS, *names_filter.PROGRAMS}
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,17 @@ def _passes(home: node.Node) -> bool:
         return arrived() > 0
 
 
-def test_the_socket_layer_alone_loads_and_attaches_nothing_for_packets(socket_only: datapath_.BPFDatapath) -> None:
+def _learning(home: node.Node) -> set[str]:
+    """Return the links of the learner at the pods' veths."""
+    return {f"{hook.prefix}{pod.ifindex}" for hook in learner.HOOKS for pod in home.pods}
+
+
+def test_the_socket_layer_alone_judges_no_packets_but_learns_names_for_who_does(
+    socket_only: datapath_.BPFDatapath,
+) -> None:
     assert _links(socket_only) == set(socket_loader.ATTACH_TYPES)
-    assert _programs(socket_only) == set(socket_loader.ATTACH_TYPES)
+    assert _programs(socket_only) == WITHOUT_PACKETS
+    assert socket_only.names_programs == socket_only._program_directory()
     assert not _holds_conntrack()
 
 
@@ -93,7 +102,7 @@ def test_the_socket_layer_alone_refuses_calls_and_leaves_packets_to_others(
 ) -> None:
     first, second = home.pods
     socket_only.attach_links(states.sandboxes(home, ingress_ifindex=1))
-    assert _links(socket_only) == set(socket_loader.ATTACH_TYPES), "no check at a veth either"
+    assert _links(socket_only) == _learning(home).union(socket_loader.ATTACH_TYPES), "no check at a veth either"
     socket_only.apply(states.pods(home, egress={}))
     assert first.run(lambda: _connect(second.address4)) == errno.EACCES
     assert _passes(home)
@@ -116,8 +125,8 @@ def test_from_both_layers_to_the_socket_layer_nothing_is_out_of_force_until_pack
     assert not _passes(home)
     assert after.apply(states.pods(home, egress={})).generation == generation, "the maps were adopted"
     assert after.remove_packet_layer()
-    assert _links(after) == set(socket_loader.ATTACH_TYPES)
-    assert _programs(after) == set(socket_loader.ATTACH_TYPES)
+    assert _links(after) == _learning(home).union(socket_loader.ATTACH_TYPES)
+    assert _programs(after) == WITHOUT_PACKETS
     assert not _holds_conntrack()
     assert _passes(home)
     assert not after.remove_packet_layer(), "there is nothing left to remove"

@@ -29,7 +29,18 @@ FOUR, SIX = ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("2001:db8::7
             plan.PolicyKey(7, 0xFFFFFFFF, net.Direction.EGRESS, 6, 443, 16),
             desired.Row(desired.Action.ALLOW, 3, rank=0, passed=0xFFFE),
         ),
+        (
+            plan.Table.POLICY,
+            plan.PolicyKey(7, 9, net.Direction.EGRESS, 17, 53, 16),
+            desired.Row(desired.Action.ALLOW, 3, asks=0xFFFFFFFF),
+        ),
+        (
+            plan.Table.POLICY,
+            plan.PolicyKey(0xFFFFFFFF, 0x80000001, plan.Asking.ASK, 0, 0, 0),
+            desired.Row(desired.Action.ALLOW, 0),
+        ),
         (plan.Table.SERVICE_CLASS, (5, 6), plan.ClassValue(desired.ServiceClass.ALL, 9)),
+        (plan.Table.SERVICE_CLASS, (5, 6), plan.ClassValue(desired.ServiceClass.MIXED, 0, asks=0xFFFFFFFF)),
         (
             plan.Table.ENDPOINTS,
             0xFFFFFFFF,
@@ -47,7 +58,9 @@ FOUR, SIX = ipaddress.ip_address("192.0.2.7"), ipaddress.ip_address("2001:db8::7
             plan.EndpointValue(
                 slots=(
                     plan.EndpointSlot(ingress_set=0, egress_set=4, held=False, egress_names=True),
-                    plan.EndpointSlot(ingress_set=0, egress_set=4, held=False, egress_audit_names=True),
+                    plan.EndpointSlot(
+                        ingress_set=0, egress_set=4, held=False, egress_audit_names=True, egress_asks=True
+                    ),
                 ),
                 ingress_ifindex=12,
             ),

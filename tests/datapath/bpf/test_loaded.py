@@ -99,7 +99,7 @@ def test_what_has_been_learned_counts_until_it_expires(pins: pathlib.Path) -> No
         with syscalls.owned(syscalls.open_pin(pins / "fqdn_learned")) as descriptor:
             classes = {last: learned.VALID_S, first + 1: learned.EXPIRED_S, first: learned.VALID_S}
             learned.Learned(descriptor).put(7, address, classes)
-        assert kernel.learned(7, address) == [first, last]
+        assert kernel.learned(7, address) == (first, last)
         assert kernel.learned(8, address) == ()
     kernel.close()
 

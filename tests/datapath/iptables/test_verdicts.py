@@ -107,7 +107,7 @@ def test_the_observer_can_name_what_it_gets() -> None:
     (event,) = attribution(state).events(logged.packet(logged.flow(XA, YA, TCP, 80), Note.DENIED), NOW)
     past = history.History()
     past.enforced(9, state, snapshot.Snapshot())
-    told = enrich.enrich(event, node="n", past=past.past, monotonic_to_unix_ns=5)
+    told = enrich.enrich(event, enrich.Context(node="n", past=past.past, monotonic_to_unix_ns=5))
     assert (told.time_ns, told.generation, told.source.pod, told.reason) == (NOW + 5, 9, "a", Reason.POLICY_DENIED)
     assert told.isolating == state.sets[event.policy_set].isolating
 

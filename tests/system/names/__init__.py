@@ -33,6 +33,11 @@ Where each requirement is tested; in brackets what it is of. `names` is this pac
     F27  names/test_failure, test_time; tests/bpf/test_names_enforced
     F28  names/test_answers; dns/test_answers
     F29  names/test_answers; dns/test_answers; tests/services/test_resolvers
-    F30  nowhere: there is no proxy
+    F30  names/test_fallback; tests/iptables/test_names_learner
     F31  dns/test_programs, and `python -m tests.bpf.dns load` on each kernel
+
+Names that may be asked for (rules.dns): names/test_filter; dns/test_filter, test_filter_told, test_refused;
+tests/bpf/test_filtering; truth tables cilium/names-*, seeds/05; tests/test_differential_queries.
+
+Everything runs with `nfbpf`; with iptables, with and without sockets, some of it daily and all of it in the matrix.
 """

@@ -24,7 +24,7 @@ CONNECT_S = 0.9
 GREETING_S = 10.0
 ECHO_S = 1.5
 REFUSED = "refused"
-"""By the sockets of one's own side."""
+"""By one's own side; every server that tests go to is there."""
 TOLD = 5
 """Of the failures of many connections, so many are named."""
 
@@ -50,8 +50,8 @@ def reach(address: str, port: int) -> str:
 
 
 def _named(error: OSError) -> str:
-    """Name what went wrong; the sockets' refusal is EACCES, before Linux 5.18 EPERM."""
-    if error.errno in (errno.EACCES, errno.EPERM):
+    """Name what went wrong; the sockets' refusal is EACCES, before Linux 5.18 EPERM, that of iptables a reset."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ECONNREFUSED):
         return REFUSED
     return errno.errorcode.get(error.errno or 0, str(error))
 
@@ -179,6 +179,16 @@ class Application:
                     found += dns.read(one.recv(4096)).addresses
                 except TimeoutError:
                     return {"addresses": found}
+
+    def send(self, resolver: str, message: str) -> dict[str, Any]:
+        """Send a datagram, in hexadecimal; `reply` is what came back, or `time-out`."""
+        with socket.socket(socket.AF_INET6 if ":" in resolver else socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.settimeout(ECHO_S)
+            one.sendto(bytes.fromhex(message), (resolver, dns.PORT))
+            try:
+                return {"reply": one.recv(4096).hex()}
+            except TimeoutError:
+                return {"reply": "time-out"}
 
     def hang_up(self) -> dict[str, Any]:
         """Close what is open."""

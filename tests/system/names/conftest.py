@@ -9,8 +9,16 @@ import pytest
 from tests.system import engines
 from tests.system.names import stage as stage_
 
-LEARNING = (engines.NFBPF_ROUTED, engines.NFBPF_BRIDGE)
+LEARNING = tuple(one for one in engines.COMBINATIONS if one.engine.sockets or one.engine == engines.LEGACY)
 """Engines that learn names, on every topology."""
+ON_EACH_LAYER = pytest.mark.parametrize(
+    "stage",
+    engines.by_combination(
+        (engines.NFBPF_ROUTED, *(one for one in engines.PAIRWISE if one in LEARNING)), among=LEARNING
+    ),
+    indirect=True,
+)
+"""Marks the few tests that run daily with iptables, too."""
 
 
 @pytest.fixture(scope="session", params=engines.by_combination((engines.NFBPF_ROUTED,), among=LEARNING))

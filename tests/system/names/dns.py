@@ -18,7 +18,7 @@ PORT = 53
 PATIENCE_S = 2.0
 LONGEST = 65535
 POINTER = 0xC0
-NO_ERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+NO_ERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

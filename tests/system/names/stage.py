@@ -109,6 +109,11 @@ class Stage:
     changing: resolver.Cdn
     agent: client_.AgentClient
 
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the kernel learns by itself; else the agent does, while packets wait."""
+        return self.engine.sockets
+
     def apply(self, *policies: resolve.Document) -> None:
         """Have these policies and no others; return when they are enforced. What was learned before stays."""
         self.lab.apply([*CAST, *policies])
@@ -147,11 +152,24 @@ class Stage:
     def learned(self, pod_name: str = "client") -> dict[str, fqdn_layout.Learned]:
         """Return what a pod has learned, by address; of an address's classes the one that lasts longest."""
         endpoint = self.endpoint(pod_name)
+        if not self.engine.sockets:
+            return self._told_learned(pod_name, endpoint)
         with self.map("fqdn_learned") as descriptor:
             raw = list(rows.dump(descriptor))
         found = [one for key, value in raw for one in fqdn_layout.decode_learned(key, value)]
         mine = sorted((one for one in found if one.endpoint == endpoint), key=lambda one: one.expires_ns)
         return {str(one.address): one for one in mine}
+
+    def _told_learned(self, pod_name: str, endpoint: int) -> dict[str, fqdn_layout.Learned]:
+        """Return the same as the agent tells it, where no map has it."""
+        found: dict[str, fqdn_layout.Learned] = {}
+        for one in self.agent.learned(f"x/{pod_name}"):
+            for class_ in sorted(one.classes, key=lambda each: each.expires_s):
+                expires_ns = dns.now_ns() + round(class_.expires_s * 1e9)
+                found[str(one.address)] = fqdn_layout.Learned(
+                    endpoint=endpoint, address=one.address, class_=class_.number, expires_ns=expires_ns
+                )
+        return found
 
     def endpoint(self, pod_name: str) -> int:
         """Return a pod's number."""

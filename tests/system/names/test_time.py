@@ -10,8 +10,8 @@ import pytest
 
 from agent.model import verdict
 from tests.support import traffic
+from tests.system.names import conftest, zones
 from tests.system.names import stage as stage_
-from tests.system.names import zones
 
 pytestmark = pytest.mark.root
 
@@ -33,6 +33,7 @@ def _note(stage: stage_.Stage, name: str, line: object) -> None:
     (FIGURES / f"names-{name}-{stage.engine.name}.txt").write_text(f"{line}\n")
 
 
+@conftest.ON_EACH_LAYER
 @pytest.mark.parametrize("count", FRESH)
 def test_every_fresh_address_is_open_at_once(stage: stage_.Stage, count: int) -> None:
     """F15: resolved and connected to, one after the other, at the pace of one process."""
@@ -46,6 +47,8 @@ def test_every_fresh_address_is_open_at_once(stage: stage_.Stage, count: int) ->
 @pytest.mark.parametrize("count", FRESH)
 def test_a_learner_in_user_space_would_come_too_late_for_some(stage: stage_.Stage, count: int) -> None:
     """The control of F15: the same against a server that the kernel does not believe, learned from by a sniffer."""
+    if not stage.in_kernel:
+        pytest.skip("there is no map that the sniffer could write to")
     asking = {"toEndpoints": [{"matchLabels": {"app": "resolver"}}], "toPorts": [{"ports": [{"port": "53"}]}]}
     stage.apply(stage_.cilium(stage_.by_name(OWN_RULE), asking))
     where = (stage.lab.plan.pods[stage_.CLIENT].veth, str(stage.pin("fqdn_learned")))
@@ -61,6 +64,7 @@ def test_a_learner_in_user_space_would_come_too_late_for_some(stage: stage_.Stag
     assert seen["outcomes"].get(stage_.REFUSED, 0) > 0
 
 
+@conftest.ON_EACH_LAYER
 def test_it_closes_when_it_expires_and_the_verdict_says_who_asked_for_what(stage: stage_.Stage) -> None:
     """F16: neither before nor after; between the two layers of a connect() it may expire, too."""
     stage.apply(stage_.cilium(stage_.by_name("*.one.test")))
@@ -69,9 +73,10 @@ def test_it_closes_when_it_expires_and_the_verdict_says_who_asked_for_what(stage
     told = stage.client.ask(do="connect_until_refused", address=address, port=stage_.PORT, longest_s=LONGEST_S)
     begin, end = stage_.expires_ns(answer)
     assert told["times"] > 0
-    assert told["last_ns"] <= end
+    # Sets count in ticks, which a busy machine is late with.
+    assert told["last_ns"] <= end + (0 if stage.in_kernel else SETTLED_NS)
     assert told["began_ns"] >= begin - told["took_ns"]
-    assert told["outcome"] in {stage_.REFUSED, "time-out"}
+    assert told["outcome"] in {stage_.REFUSED, stage.engine.far.connect}
     since_ns = time.time_ns()
     again = stage.client.ask(do="connect", address=address, port=stage_.PORT)
     assert again["outcome"] == stage_.REFUSED
@@ -79,11 +84,13 @@ def test_it_closes_when_it_expires_and_the_verdict_says_who_asked_for_what(stage
     (event, *_) = stage.told(address, since_ns)
     assert (event.source.pod, event.destination.port) == ("client", stage_.PORT)
     assert event.verdict is verdict.Verdict.DROPPED
+    assert event.destination.names[0] == "short.one.test"
     (known,) = (one for one in stage.agent.learned(stage_.CLIENT) if str(one.address) == address)
     assert known.names[0].name == "short.one.test"
     assert known.names[0].expires_s < 0
 
 
+@conftest.ON_EACH_LAYER
 def test_an_established_connection_outlives_its_name_and_the_agent_but_not_its_rule(stage: stage_.Stage) -> None:
     """F17, F27."""
     stage.apply(stage_.cilium(stage_.by_name("stream.one.test")))

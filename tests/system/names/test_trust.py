@@ -32,6 +32,8 @@ def names(stage: stage_.Stage) -> stage_.Stage:
 @pytest.fixture
 def injector(stage: stage_.Stage) -> Iterator[traffic.PodProcess]:
     """Send frames to the client's veth from the node, where only the way from the real resolver leads."""
+    if not stage.in_kernel:
+        pytest.skip("what is sent there does not come by where packets wait: see tests/iptables/test_names_reader")
     with traffic.PodProcess(stage.lab, f"node/{stage_.NODE}", "tests.system.names.injector") as process:
         yield process
 
@@ -42,7 +44,8 @@ def test_a_server_that_nobody_named_teaches_nothing(names: stage_.Stage) -> None
     stranger = names.address(stage_.RESOLVER)
     assert names.visit("strange.one.test", resolver=stranger) == {stage_.REFUSED}
     assert names.visit("strange.one.test", resolver=stranger, tcp=True) == {stage_.REFUSED}
-    assert names.counted("nodewall_dns_answers_unread_total", reason="untrusted") > before
+    if names.in_kernel:  # packets of others do not wait
+        assert names.counted("nodewall_dns_answers_unread_total", reason="untrusted") > before
     assert names.visit("strange.one.test") == {"ok"}, "the same answer of the cluster's resolver opens it"
 
 
