@@ -26,7 +26,7 @@ from tests.support import random_cluster, random_dialects
 
 QUICK = 300
 THOROUGH = 10_000
-DAILY = 2_000
+DAILY = 1_270
 """Seeds that `make test` asks for; `make test-matrix` asks for all."""
 FLOWS = 40
 DIALS = 3

@@ -67,7 +67,7 @@ def _block(flow: pb.Flow) -> str:
 
 
 def _row(flow: pb.Flow) -> str:
-    return "|".join(_cells(flow))
+    return "|".join(map(str.rstrip, _cells(flow)))
 
 
 def _document(flow: pb.Flow) -> str:
@@ -80,17 +80,24 @@ def _sorted(document: dict[str, Any]) -> str:
     return json.dumps({**document, "flow": {**document["flow"], "uuid": serial}}, sort_keys=True)
 
 
+def _kind(flow: pb.Flow) -> str:
+    if flow.HasField("l7"):
+        return f"dns-{pb.L7FlowType.Name(flow.l7.type).lower()} "  # without a direction
+    if flow.event_type.type != POLICY_VERDICT:
+        return DROPS[flow.event_type.sub_type]
+    return f"policy-verdict:{MATCHES[flow.policy_match_type]} {pb.TrafficDirection.Name(flow.traffic_direction)}"
+
+
 def _cells(flow: pb.Flow) -> tuple[str, ...]:
     moment = flow.time.ToDatetime()
     ports = getattr(flow.l4, flow.l4.WhichOneof("protocol") or "TCP")
     source_port, destination_port = (getattr(ports, f"{side}_port", 0) for side in ("source", "destination"))
     by_policy = flow.event_type.type == POLICY_VERDICT
-    way = pb.TrafficDirection.Name(flow.traffic_direction)
     return (
         f"{moment:%b %d %H:%M:%S}.{moment.microsecond // 1000:03}",
         _end(flow.source, flow.source_service, flow.source_names, flow.IP.source, source_port),
         _end(flow.destination, flow.destination_service, flow.destination_names, flow.IP.destination, destination_port),
-        f"policy-verdict:{MATCHES[flow.policy_match_type]} {way}" if by_policy else DROPS[flow.event_type.sub_type],
+        _kind(flow),
         DECIDED[flow.verdict] if by_policy else "DROPPED",
         flow.Summary,
     )

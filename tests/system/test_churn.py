@@ -14,7 +14,7 @@ from tests.system import conftest, engines, stress
 pytestmark = pytest.mark.root
 
 FLIPS, FEWER_FLIPS = 1000, 100
-DEATHS, FEWER_DEATHS = 100, 5
+DEATHS, FEWER_DEATHS = 100, 3
 SHORT = engines.PAIRWISE[2]
 """Who stands a smaller number in `make test`, beside BPF: the one whose packet layer has no help of a socket layer."""
 
