@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 """The first agent on a machine may have to compile its BPF programs."""
-APPLY_TIMEOUT_S = 20.0
+APPLY_TIMEOUT_S = 30.0
 PAUSE_S = 0.003
 LOG_LINES = 25
 START = "from agent import daemon; daemon.main()"
