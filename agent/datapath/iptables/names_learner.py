@@ -189,11 +189,10 @@ class Learner:
             poll.register(fd, select.POLLIN)
         try:
             while True:
-                ready = {fd for fd, _ in poll.poll(LOOK_MS)}
-                if self._wake_fd in ready:
-                    return
                 while (held := queue.read()) is not None:
                     self._take(queue, held)
+                if self._wake_fd in {fd for fd, _ in poll.poll(LOOK_MS)}:
+                    return
         except errors.DatapathError:
             self._counted["died"] += 1
         finally:
@@ -207,7 +206,7 @@ class Learner:
                     if reading.entries:
                         self._learn(reading.entries)
                     self.ring.put(reading.told)
-            except (errors.DatapathError, OSError):
+            except Exception:  # noqa: BLE001 - a fault of ours must not end what all other pods learn by
                 self._counted["not_learned"] += 1
             finally:
                 queue.let_go(held.number)

@@ -11,15 +11,13 @@ Messages follow include/uapi/linux/netfilter/nfnetlink_queue.h.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from agent import errors
-from agent.datapath.iptables import netlink
+from agent.datapath.iptables import netlink, subscription
 from agent.model import net
 
 QUEUE = 4711
@@ -27,8 +25,6 @@ QUEUE = 4711
 LENGTH = 2048
 """Packets that wait at most: less than half a second's work."""
 RECEIVE_BYTES = 1 << 17
-RECEIVE_BUFFER_BYTES = 8 << 20
-SO_RCVBUFFORCE = 33
 SUBSYSTEM = 3 << 8
 PACKET, VERDICT, CONFIGURE = SUBSYSTEM | 0, SUBSYSTEM | 1, SUBSYSTEM | 2
 C_COMMAND, C_PARAMETERS, C_LENGTH, C_MASK, C_FLAGS = range(1, 6)
@@ -68,48 +64,31 @@ class Queue:
         self.number = number
         self.overruns = 0
         """Times that packets passed unread, for the socket had no room."""
-        with contextlib.ExitStack() as undo:
-            try:
-                self._socket = undo.enter_context(
-                    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_NETFILTER)
-                )
-                self._enlarge()
-                self._socket.bind((0, 0))
-                self._socket.send(_configuration(number))
-                error = self._answer()
-            except OSError as failure:
-                raise errors.DatapathError(f"reading NFQUEUE queue {number}: {failure}") from failure
-            if error:
-                raise _refused(number, error)
-            self._socket.setblocking(False)  # noqa: FBT003 - the standard library's name for it
-            undo.pop_all()
+        self._subscription = subscription.Subscription(
+            "NFQUEUE queue",
+            number,
+            _configuration(number),
+            needs="nfnetlink_queue (CONFIG_NETFILTER_NETLINK_QUEUE)",
+            receive_bytes=RECEIVE_BYTES,
+            overrun=self._note_overrun,
+        )
 
     @property
     def fd(self) -> int:
         """Becomes readable when packets wait."""
-        return self._socket.fileno()
+        return self._subscription.fileno()
 
     def read(self) -> list[Held] | None:
         """Return the packets of one message, oldest first; None: nothing waits. Raises DatapathError."""
-        while True:
-            try:
-                datagram, (sender, _) = self._socket.recvfrom(RECEIVE_BYTES)
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise errors.DatapathError(f"reading held packets: {error}") from error
-                self.overruns += 1
-                continue
-            if sender == 0:  # the kernel; processes with CAP_NET_ADMIN can send here too
-                return list(decode(datagram))
+        datagram = self._subscription.receive()
+        return list(decode(datagram)) if datagram is not None else None
 
     def let_go(self, number: int) -> None:
         """Let a packet pass. Raises DatapathError."""
         body = netlink.attribute(A_VERDICT, _VERDICT.pack(ACCEPT, number))
         head = netlink.HEADER.pack(_BEGIN + len(body), VERDICT, netlink.NLM_F_REQUEST, 0, 0)
         try:
-            self._socket.send(head + _of_queue(self.number) + body)
+            self._subscription.send(head + _of_queue(self.number) + body)
         except OSError as error:
             raise errors.DatapathError(f"letting a held packet go: {error}") from error
 
@@ -118,30 +97,16 @@ class Queue:
 
         The queue is given up before the socket, for a child that was forked may have that, too.
         """
-        if self._socket.fileno() < 0:
+        if self._subscription.fileno() < 0:
             return
         body = netlink.attribute(C_COMMAND, struct.pack(">BxH", COMMAND_UNBIND, socket.AF_UNSPEC))
         head = netlink.HEADER.pack(_BEGIN + len(body), CONFIGURE, netlink.NLM_F_REQUEST, 0, 0)
         with contextlib.suppress(OSError):
-            self._socket.send(head + _of_queue(self.number) + body)
-        self._socket.close()
+            self._subscription.send(head + _of_queue(self.number) + body)
+        self._subscription.close()
 
-    def _enlarge(self) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: as much as the machine allows
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-
-    def _answer(self) -> int:
-        """Return the errno the kernel answers with; packets that come before it are let go unread."""
-        while True:
-            datagram = self._socket.recv(RECEIVE_BYTES)
-            _, kind, _, _, _ = netlink.HEADER.unpack_from(datagram)
-            if kind == netlink.NLMSG_ERROR:
-                code: int = netlink.CODE.unpack_from(datagram, netlink.HEADER.size)[0]
-                return -code
-            for held in decode(datagram):
-                self.let_go(held.number)
+    def _note_overrun(self) -> None:
+        self.overruns += 1
 
 
 def decode(datagram: bytes) -> Iterator[Held]:
@@ -177,11 +142,3 @@ def _configuration(number: int) -> bytes:
 
 def _of_queue(number: int) -> bytes:
     return netlink.FAMILY.pack(socket.AF_UNSPEC, 0, socket.htons(number))
-
-
-def _refused(number: int, error: int) -> errors.DatapathError:
-    if error in {errno.EBUSY, errno.EPERM}:
-        return errors.DatapathError(f"NFQUEUE queue {number} is read by another process, or CAP_NET_ADMIN is missing")
-    if error in {errno.EINVAL, errno.EOPNOTSUPP}:
-        return errors.NotSupported(feature="NFQUEUE", needs="nfnetlink_queue (CONFIG_NETFILTER_NETLINK_QUEUE)")
-    return errors.DatapathError(f"reading NFQUEUE queue {number}: {os.strerror(error)}")

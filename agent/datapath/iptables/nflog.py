@@ -8,15 +8,11 @@ show how many that were. So reading never holds a packet up, and nothing is lost
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import socket
 import struct
 
 from agent import clock as clock_
-from agent import errors
-from agent.datapath.iptables import limit, logged, netlink, verdicts
+from agent.datapath.iptables import limit, logged, netlink, subscription, verdicts
 
 COPIED_BYTES = 128
 """Of each packet; all the headers policy needs, but for very long chains of IPv6 extension headers."""
@@ -26,14 +22,11 @@ FLUSH_CENTISECONDS = 1
 """A packet waits this long for company; the observer gathers for 40 ms more."""
 MESSAGE_BYTES = 32 << 10
 RECEIVE_BYTES = 64 << 10
-RECEIVE_BUFFER_BYTES = 8 << 20
-"""Some 30,000 packets; the kernel grants twice as much, for its own book-keeping, and takes it only when filled."""
 READ_EVENTS = 7900
 """One reading ends after the message that reaches this: a batch of the observer holds the whole of it, too."""
 READ_PACKETS = 16 * READ_EVENTS
 """Or after so many packets of which there is nothing to tell."""
 
-SO_RCVBUFFORCE = 33
 CONFIGURE = logged.SUBSYSTEM | 1
 COPY_PACKET = 2
 COMMAND_BIND = 1
@@ -57,28 +50,19 @@ class NflogReader:
         self._sequence = 0
         self._gaps = 0
         self._overrun = False
-        self._early: list[bytes] = []
-        """What arrived before the kernel's answer."""
-        with contextlib.ExitStack() as undo:
-            try:
-                self._socket = undo.enter_context(
-                    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_NETFILTER)
-                )
-                self._enlarge()
-                self._socket.bind((0, 0))
-                self._socket.send(_configuration(group))
-                error = self._answer()
-            except OSError as failure:
-                raise errors.DatapathError(f"listening to NFLOG group {group}: {failure}") from failure
-            if error:
-                raise _refused(group, error)
-            self._socket.setblocking(False)  # noqa: FBT003 - the standard library's name for it
-            undo.pop_all()
+        self._subscription = subscription.Subscription(
+            "NFLOG group",
+            group,
+            _configuration(group),
+            needs="nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)",
+            receive_bytes=RECEIVE_BYTES,
+            overrun=self._note_overrun,
+        )
 
     @property
     def fd(self) -> int:
         """Becomes readable when packets have been logged."""
-        return self._socket.fileno()
+        return self._subscription.fileno()
 
     @property
     def lost(self) -> int:
@@ -96,7 +80,7 @@ class NflogReader:
         attribute, admitted = self._attribution.events, self._limit.admitted
         packets = 0
         while len(events) < READ_EVENTS and packets < READ_PACKETS:
-            datagram = self._receive()
+            datagram = self._subscription.receive()
             if datagram is None:
                 break
             now = self._clock.monotonic_ns()
@@ -121,39 +105,10 @@ class NflogReader:
 
     def close(self) -> None:
         """Stop listening; from then on the kernel logs to nobody."""
-        self._socket.close()
+        self._subscription.close()
 
-    def _enlarge(self) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        except PermissionError:  # no CAP_NET_ADMIN in the first user namespace: as much as the machine allows
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-
-    def _answer(self) -> int:
-        """Return the errno the kernel answers with; packets may come before it."""
-        while True:
-            datagram = self._socket.recv(RECEIVE_BYTES)
-            _, kind, _, _, _ = netlink.HEADER.unpack_from(datagram)
-            if kind == netlink.NLMSG_ERROR:
-                code: int = netlink.CODE.unpack_from(datagram, netlink.HEADER.size)[0]
-                return -code
-            self._early.append(datagram)
-
-    def _receive(self) -> bytes | None:
-        if self._early:
-            return self._early.pop(0)
-        while True:
-            try:
-                datagram, (sender, _) = self._socket.recvfrom(RECEIVE_BYTES)
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise errors.DatapathError(f"reading logged packets: {error}") from error
-                self._overrun = True  # told once, ahead of what is still queued
-                continue
-            if sender == 0:  # the kernel; processes with CAP_NET_ADMIN can send here too
-                return datagram
+    def _note_overrun(self) -> None:
+        self._overrun = True  # told once, ahead of what is still queued
 
     def _skip_to(self, sequence: int | None) -> None:
         if sequence is None:  # logged in the instant between binding and the flags
@@ -179,11 +134,3 @@ def _configuration(group: int) -> bytes:
     flags = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
     head = netlink.HEADER.pack(logged.BEGIN + len(attributes), CONFIGURE, flags, 0, 0)
     return head + netlink.FAMILY.pack(socket.AF_UNSPEC, 0, socket.htons(group)) + attributes
-
-
-def _refused(group: int, error: int) -> errors.DatapathError:
-    if error in {errno.EBUSY, errno.EPERM}:  # EPERM: bound to another socket, or not allowed at all
-        return errors.DatapathError(f"NFLOG group {group} is read by another process, or CAP_NET_ADMIN is missing")
-    if error in {errno.EINVAL, errno.EOPNOTSUPP}:
-        return errors.NotSupported(feature="NFLOG", needs="nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG)")
-    return errors.DatapathError(f"listening to NFLOG group {group}: {os.strerror(error)}")

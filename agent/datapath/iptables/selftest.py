@@ -14,6 +14,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from agent import errors, patience
 from agent.datapath.iptables import asked, commands, names_rules, ruleset, text
@@ -71,27 +72,32 @@ def run(variant: commands.Variant) -> Finding:
 
 def require_asking(variant: commands.Variant, programs: pathlib.Path) -> None:
     """Try out rules that ask pinned programs for names. Raises NotSupported where there can be none."""
-    try:
-        for family in net.Family:
-            for change in asked.trial(programs):
-                commands.restore(family, variant, text.transaction({ruleset.Table.MANGLE: change}))
-    except errors.ApplyFailed as error:
-        raise errors.NotSupported(
-            feature=f"asking a BPF program from iptables-{variant.value}",
-            needs=f"xt_bpf and the table mangle ({' '.join(str(error).split())})",
-        ) from error
+    _require(
+        variant, ruleset.Table.MANGLE, asked.trial(programs), "asking a BPF program from", "xt_bpf and the table mangle"
+    )
 
 
 def require_holding(variant: commands.Variant, queue: int) -> None:
     """Try out a rule that holds packets. Raises NotSupported where there can be none."""
+    _require(
+        variant,
+        ruleset.Table.SECURITY,
+        names_rules.trial(queue),
+        "holding packets from",
+        "NFQUEUE and its --queue-bypass",
+    )
+
+
+def _require(
+    variant: commands.Variant, table: ruleset.Table, trial: Sequence[text.TableChange], feature: str, needs: str
+) -> None:
     try:
         for family in net.Family:
-            for change in names_rules.trial(queue):
-                commands.restore(family, variant, text.transaction({ruleset.Table.SECURITY: change}))
+            for change in trial:
+                commands.restore(family, variant, text.transaction({table: change}))
     except errors.ApplyFailed as error:
         raise errors.NotSupported(
-            feature=f"holding packets from iptables-{variant.value}",
-            needs=f"NFQUEUE and its --queue-bypass ({' '.join(str(error).split())})",
+            feature=f"{feature} iptables-{variant.value}", needs=f"{needs} ({' '.join(str(error).split())})"
         ) from error
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies
 from agent import clock, errors
 from agent.datapath import merged
 from agent.datapath.iptables import logged as logged_
-from agent.datapath.iptables import nflog, prefix, verdicts
+from agent.datapath.iptables import nflog, prefix, subscription, verdicts
 from agent.model import net, verdict
 from agent.observer import observer
 from tests.bpf import node as node_
@@ -84,7 +84,7 @@ class Watched:
         """Return the next `count` packets."""
         found: list[logged_.Logged] = []
         for _ in self._waits(seconds):
-            while (datagram := self.reader._receive()) is not None:
+            while (datagram := self.reader._subscription.receive()) is not None:
                 found += logged_.decode(datagram)
             if len(found) >= count:
                 break
@@ -226,7 +226,7 @@ def test_of_a_burst_what_is_read_and_what_is_lost_is_what_was_sent(watched: Watc
 @pytest.mark.root
 def test_nothing_is_lost_unseen(watched: Watched) -> None:
     log("nft", f"OUTPUT -p udp --dport {PORT}", prefix.Note.DENIED)
-    watched.reader._socket.setsockopt(socket.SOL_SOCKET, nflog.SO_RCVBUFFORCE, 128 << 10)
+    watched.reader._subscription._socket.setsockopt(socket.SOL_SOCKET, subscription.SO_RCVBUFFORCE, 128 << 10)
     send("127.0.0.1", PORT, times=BURST)
     read = len(watched.events(BURST, seconds=0.5))
     assert 1 <= watched.reader.lost < BURST  # that there was an overrun is seen at once, how large with the next packet
