@@ -67,8 +67,12 @@ async def run(told: settings_.Settings) -> None:
     log = logs.logger("agent")
     cluster = inputs.cluster(config, clock)
     described = inputs.describe(config, cluster, clock)
-    chosen = engines.start(
-        config.engine, config.iptables, config.home, tell=lambda what: log.info("another engine removed", what=what)
+    chosen = await asyncio.to_thread(  # what asks the kernel by rtnetlink has an event loop of its own
+        engines.start,
+        config.engine,
+        config.iptables,
+        config.home,
+        tell=lambda what: log.info("another engine removed", what=what),
     )
     report = chosen.report
     with contextlib.closing(chosen.datapath):
