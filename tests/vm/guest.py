@@ -1,8 +1,9 @@
 """Runs inside another kernel: `python -m tests.vm.guest KERNEL TABLES DIRECTORY PATIENCE`, the first two as in `jobs`.
 
 For each engine the kernel has a job for: agents start and say in their status and their log what they enforce with, and
-why; every connection between the demo's pods is made; the guided tour is played; truth tables are run by real sockets,
-those of SCTP among them. Nothing here knows what a kernel lacks: the agent has to find out.
+why; every connection between the demo's pods is made; the guided tour is played; names are learned from a real server;
+truth tables are run by real sockets, those of SCTP among them. Nothing here knows what a kernel lacks: the agent has to
+find out.
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ class Guest:
         for wanted, mode in jobs.JOBS[self._kernel].items():
             self._in_a_lab(wanted, mode)
             self._check(f"demo, {wanted}", wanted, functools.partial(demo, wanted))
-            tests = jobs.tables(self._kernel, mode, extent)
-            results = self._directory / f"tables-{wanted}.xml"
-            if tests:
-                self._check(f"tables, {wanted}", wanted, functools.partial(tables, results, tests))
+            for what, tests in (
+                ("names", jobs.names(self._kernel, mode, extent)),
+                ("tables", jobs.tables(self._kernel, mode, extent)),
+            ):
+                results = self._directory / f"{what}-{wanted}.xml"
+                if tests:
+                    self._check(f"{what}, {wanted}", wanted, functools.partial(tested, results, tests))
         self._write(finished=True)
         return 1 if any(check.found.problem for check in self._checks) else 0
 
@@ -128,8 +132,8 @@ def demo(wanted: str) -> report.Found:
     return report.Found(found="played", problem=f"exit status {done.returncode}" if done.returncode else "")
 
 
-def tables(results: pathlib.Path, tests: tuple[str, ...]) -> report.Found:
-    """Run truth tables; what pytest says is shown as it says it, for it takes minutes."""
+def tested(results: pathlib.Path, tests: tuple[str, ...]) -> report.Found:
+    """Run truth tables or other tests; what pytest says is shown as it says it, for it takes minutes."""
     command = [sys.executable, "-m", "pytest", *PLUGINS, "-v", "--durations=10", f"--junitxml={results}", *tests]
     status = subprocess.run(command, check=False).returncode
     if not results.exists():
@@ -138,7 +142,7 @@ def tables(results: pathlib.Path, tests: tuple[str, ...]) -> report.Found:
 
 
 def outcome(results: ET.Element, status: int, wanted: int) -> report.Found:
-    """Count what pytest has written down; a table that was skipped or not found counts as one that failed."""
+    """Count what pytest has written down; a test that was skipped or not found counts as one that failed."""
     suites = list(results.iter("testsuite"))
 
     def count(*names: str) -> int:

@@ -3,7 +3,8 @@
 The problem: an emulated kernel takes half a minute for one table, and there are hundreds, by ten combinations of engine
 and network. The rule: every table that names SCTP on every kernel, for nowhere else has SCTP sockets; of the others a
 selection that depends on names alone, another one on each kernel, of tables that share a lab with those and of one more
-lab. On request every table once on each kernel, by the engine that the agent chooses there, or all in all ways. Pure.
+lab. On request every table once on each kernel, by the engine that the agent chooses there, or all in all ways. Egress
+by name, which no table of connections tells, is shown in one way on each. Pure.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ SHARE = 10
 OF_ONE_MORE_LAB = 3
 """Tables of a lab that is built for these alone."""
 TEST = "tests/system/test_cases_lab.py::test_connections_are_as_the_table_says"
+NAMES = (
+    "test_seed.py::test_with_questions_observed_exactly_the_named_domains_are_reachable[{way}]",
+    "test_answers.py::test_both_kinds_of_addresses_are_learned_over_both_families[{way}-udp-IPV6]",
+    "test_answers.py::test_both_kinds_of_addresses_are_learned_over_both_families[{way}-tcp-IPV4]",
+)
+"""What is shown of egress by name: answers of a real server open what they say, by both protocols."""
 
 JOBS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {
@@ -62,6 +69,15 @@ def tables(kernel: str, mode: str, extent: Extent) -> tuple[str, ...]:
     elif extent is Extent.EACH:
         chosen |= set(_each(ways))
     return tuple(f"{TEST}[{way.name}-{case.id}]" for way in ways for case in _known() if (way, case.id) in chosen)
+
+
+def names(kernel: str, mode: str, extent: Extent) -> tuple[str, ...]:
+    """Return the tests of egress by name, as pytest names them: in one of the ways, another one on the next kernel."""
+    if extent is Extent.SCTP:
+        return ()
+    ways = combinations(mode, extent)
+    way = ways[list(JOBS).index(kernel) % len(ways)]
+    return tuple(f"tests/system/names/{test.format(way=way.name)}" for test in NAMES)
 
 
 def names_sctp(case: cases.Case) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tests.vm import report
 
-HEAD = ("kernel", "`--engine`", "enforces with", "why", "demo", "connections", "tables", "seconds")
+HEAD = ("kernel", "`--engine`", "enforces with", "why", "demo", "connections", "names", "tables", "seconds")
 
 
 def markdown(reports: Mapping[str, report.Report]) -> str:
@@ -22,7 +22,7 @@ def _lines(name: str, one: report.Report) -> Iterator[Iterable[str]]:
         own = [check for check in one.checks if check.engine == engine.wanted]
         mode = f"{engine.mode} ({engine.variant})" if engine.variant else engine.mode
         why = "; ".join(engine.reasons) or "nothing is lacking"
-        counts = (_count(own, word) for word in ("demo", "connections", "tables"))
+        counts = (_count(own, word) for word in ("demo", "connections", "names", "tables"))
         yield (shown, engine.wanted, mode, why, *counts, f"{sum(check.seconds for check in own):.0f}")
 
 

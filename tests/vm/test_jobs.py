@@ -95,3 +95,13 @@ def suites() -> dict[str, str]:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["KERNELS"]
     ]
     return {kernel: suite for kernel, (suite, _pattern) in ast.literal_eval(value).items()}
+
+
+def test_names_are_shown_on_every_kernel_by_tests_that_exist() -> None:
+    names = {mode: jobs.names(kernel, mode, jobs.Extent.NONE) for kernel, mode in KERNELS_OF_MODES}
+    assert all(len(tests) == len(jobs.NAMES) for tests in names.values())
+    assert any("iptables-nft-" in test for test in names["iptables"]), "the queue that this machine may lack"
+    for place in {test.partition("[")[0] for tests in names.values() for test in tests}:
+        path, _, name = place.partition("::")
+        functions = [node for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)]
+        assert name in {function.name for function in functions}

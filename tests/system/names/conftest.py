@@ -9,17 +9,15 @@ import pytest
 from tests.system import engines
 from tests.system.names import stage as stage_
 
-LEARNING = tuple(one for one in engines.COMBINATIONS if one.engine.sockets or one.engine == engines.LEGACY)
-"""Engines that learn names, on every topology."""
 ON_EACH_LAYER = pytest.mark.parametrize(
     "stage",
-    engines.by_combination((engines.NFBPF_ROUTED, *engines.PAIRWISE[1:3]), among=LEARNING),
+    engines.by_combination((engines.NFBPF_ROUTED, *engines.PAIRWISE[1:3])),
     indirect=True,
 )
 """Marks the few tests that run daily with iptables, too."""
 
 
-@pytest.fixture(scope="session", params=engines.by_combination((engines.NFBPF_ROUTED,), among=LEARNING))
+@pytest.fixture(scope="session", params=engines.by_combination((engines.NFBPF_ROUTED,)))
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stage_.Stage]:
     with stage_.built(request.param, tmp_path_factory.mktemp("names")) as built:
         yield built

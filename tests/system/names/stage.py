@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from agent import patience
 from agent.datapath.bpf import fqdn_layout, rows, syscalls
 from agent.lab import lab, orders, plan, resolve
@@ -43,6 +45,8 @@ PORT, OTHER_PORT = 80, 5432
 GRACE_S = 1
 FLAGS = (f"--dns-grace={GRACE_S}",)
 APPLICATION = application.__name__
+UNLEARNED = "what is allowed by name is denied: "
+"""How the reason of an agent begins that cannot learn."""
 OUTSIDE_ADDRESSES = ("203.0.113.1", "2001:db8:113::1")
 REFUSED = application.REFUSED
 TOLD_S = 1.0
@@ -282,6 +286,14 @@ def restart(running: lab.Lab, *nodes: str, by: signal.Signals = signal.SIGKILL) 
     stress.start_agents(running, *nodes, flags=FLAGS)
 
 
+def skip_without_a_queue(running: lab.Lab) -> None:
+    """Kernels have NFQUEUE in iptables, in nftables, in both or neither; the agent says what it found."""
+    with client_.AgentClient(running.paths.agent_socket(NODE)) as agent:
+        lacking = [reason for reason in agent.status().mode_reasons if reason.startswith(UNLEARNED)]
+    if lacking:
+        pytest.skip(lacking[0])
+
+
 @contextlib.contextmanager
 def built(combination: engines.Combination, directory: pathlib.Path) -> Iterator[Stage]:
     """Build all of it."""
@@ -294,6 +306,8 @@ def built(combination: engines.Combination, directory: pathlib.Path) -> Iterator
         running.down()
         running.up([*CAST])
         conftest.check_engine(running, combination.engine)
+        if combination.engine == engines.NFT:
+            skip_without_a_queue(running)
         restart(running, NODE)
         running.apply([*CAST])
         answer_everywhere(running, OUTSIDE, (zones.OUTSIDE4, zones.OUTSIDE6, zones.SEED_RANGE))
