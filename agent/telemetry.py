@@ -182,6 +182,7 @@ def _names(counters: Mapping[str, int], counted: memory.Counted) -> picture.Name
         evicted=of(DNS_EVICTED),
         forgotten={"name": counted.names_forgotten, "address": counted.addresses_forgotten},
         lost=counters.get("dns_answers_lost", 0),
+        held=counters.get("dns_held", 0),
         replayed=counted.replayed,
         late=counted.late,
         remembered={"name": counted.names, "address": counted.addresses},

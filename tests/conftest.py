@@ -8,10 +8,13 @@ those of one lab. It is read from the tests' names, which is all that a schedule
 from __future__ import annotations
 
 import collections
+import os
+import pathlib
 
 import pytest
 from xdist import remote, scheduler
 
+from agent.datapath.bpf import compiled
 from tests.system import engines
 from tests.vm import jobs
 
@@ -20,6 +23,17 @@ BY_NAME = "tests/system/names/"
 """Its modules share one lab."""
 NAMES = sorted((one.name for one in engines.COMBINATIONS), key=len, reverse=True)
 """Longest first: some are the end of others."""
+
+
+KEPT = pathlib.Path(__file__).parents[1] / "build" / "compiled"
+
+
+def pytest_configure() -> None:
+    """Have the socket programs compiled once, not once for each node of each lab; every load is verified all the same.
+
+    NODEWALL_COMPILED= has each compiled.
+    """
+    os.environ.setdefault(compiled.ENVIRONMENT, str(KEPT))
 
 
 class Scheduling(scheduler.LoadScopeScheduling):  # type: ignore[misc]  # it has no types

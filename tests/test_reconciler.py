@@ -11,8 +11,7 @@ import pytest
 
 from agent import clock, desired, errors, reconciler, snapshot
 from agent.datapath import base, memory
-from agent.fqdn import classes as name_classes
-from agent.model import endpoint, fqdn, identity, net
+from agent.model import endpoint, identity, net
 from tests.support import agents
 
 UNHEARD = identity.FIRST_NAME_CLASS
@@ -70,65 +69,6 @@ async def running(datapath: base.Datapath, *listeners: reconciler.Listener) -> A
         hold_mode=endpoint.HoldMode.AUTO,
         clock=clock.SystemClock(),
         listeners=listeners,
-    )
-    task = asyncio.create_task(loop.run())
-    try:
-        yield loop
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-class Learning(Recording):
-    """Learns names, and says of its classes that nothing was learned for them before."""
-
-    def __init__(self, heard: list[str]) -> None:
-        """Write down the order in `heard`."""
-        super().__init__()
-        self.heard = heard
-        self.unheard = frozenset({UNHEARD})
-        self.replay_refusal: errors.DatapathError | None = None
-
-    def learn_names(self, desired: desired.DesiredState) -> frozenset[int]:
-        self.heard.append(f"learns from {len(desired.resolvers)}")
-        return self.unheard
-
-    def replay(self, learned: fqdn.LearnedAddresses) -> int:
-        self.heard.append(f"replays {len(learned)}")
-        if self.replay_refusal is not None:
-            raise self.replay_refusal
-        return 0
-
-    def apply(self, desired: desired.DesiredState) -> base.Applied:
-        self.heard.append("applies")
-        return super().apply(desired)
-
-
-class Remembering:
-    """Knows of one address for whatever is asked."""
-
-    def __init__(self, heard: list[str]) -> None:
-        """Write down the order in `heard`."""
-        self.heard = heard
-
-    async def replayed(self, classes: name_classes.Classes, new: frozenset[int]) -> fqdn.LearnedAddresses:
-        assert isinstance(classes, name_classes.Classes)
-        self.heard.append(f"is asked for {len(new)}")
-        return {(7, agents.SERVER): (fqdn.Learned(UNHEARD, 9),)}
-
-
-@contextlib.asynccontextmanager
-async def learning(datapath: base.Datapath, heard: list[str]) -> AsyncIterator[reconciler.Reconciler]:
-    loop = reconciler.Reconciler(
-        datapath=datapath,
-        node="n1",
-        deny_mode=endpoint.DenyMode.REJECT,
-        hold_mode=endpoint.HoldMode.AUTO,
-        clock=clock.SystemClock(),
-        memory=Remembering(heard),
-        learns_names=True,
-        resolvers=frozenset({agents.SERVER}),
     )
     task = asyncio.create_task(loop.run())
     try:
@@ -357,52 +297,3 @@ def test_retries_come_later_and_later_within_a_bound_and_not_in_step(failures: i
 @pytest.mark.parametrize(("took_s", "rest_s"), [(0.0, 1.0), (0.25, 1.0), (0.5, 2.0), (3.0, 4.0)])
 def test_a_slow_look_for_repairs_is_followed_by_a_longer_rest(took_s: float, rest_s: float) -> None:
     assert reconciler.rest_s(took_s) == rest_s
-
-
-def test_what_pods_know_of_new_names_is_learned_before_they_count() -> None:
-    """F26: the kernel learns for them, then history is asked, then it is replayed, then the policy counts."""
-
-    async def scenario() -> list[str]:
-        heard: list[str] = []
-        datapath = Learning(heard)
-        async with learning(datapath, heard) as loop:
-            loop.set_source(agents.update())
-            loop.set_sandboxes(agents.SANDBOXES)
-            await reached(loop, 2)
-            datapath.unheard = frozenset()
-            loop.set_source(agents.update(digest="two"))
-            await reached(loop, 3)
-        return heard
-
-    first = ["learns from 2", "is asked for 1", "replays 1", "applies"]
-    assert asyncio.run(scenario()) == [*first, "learns from 2", "replays 0", "applies"]
-
-
-def test_what_cannot_be_replayed_yet_keeps_the_policy_from_counting() -> None:
-    async def scenario() -> None:
-        heard: list[str] = []
-        datapath = Learning(heard)
-        datapath.replay_refusal = errors.ApplyFailed("no room")
-        async with learning(datapath, heard) as loop:
-            loop.set_source(agents.update())
-            loop.set_sandboxes(agents.SANDBOXES)
-            async with asyncio.timeout(5):
-                while heard.count("replays 1") < 2:  # noqa: ASYNC110 - a retry is what is waited for
-                    await asyncio.sleep(0.01)
-                assert "applies" not in heard
-                datapath.replay_refusal = None
-            await reached(loop, 2)
-
-    asyncio.run(scenario())
-
-
-def test_an_engine_that_learns_no_names_is_given_no_resolver() -> None:
-    async def scenario() -> None:
-        datapath = Recording()
-        async with running(datapath) as loop:
-            loop.set_source(agents.update())
-            loop.set_sandboxes(agents.SANDBOXES)
-            await reached(loop, 2)
-        assert datapath.applied[0].resolvers == frozenset()
-
-    asyncio.run(scenario())

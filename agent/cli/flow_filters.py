@@ -36,6 +36,7 @@ SINGLE = {
     "type": "policy-verdict or drop.",
     "node-name": "Flows a node reported; * stands for any characters.",
     "traffic-direction": "ingress or egress, seen from the pod that was judged.",
+    "dns-query": "Flows of a DNS query in whose name a regular expression (RE2) has a match.",
     "drop-reason-desc": "Why it was dropped, such as POLICY_DENIED.",
     "uuid": "The flow of that number.",
 }
@@ -164,6 +165,7 @@ def _filter(given: Mapping[str, Sequence[str]], *, either: str) -> flow_pb2.Flow
     made.protocol.extend(given.get("protocol", ()))
     made.node_name.extend(given.get("node_name", ()))
     made.uuid.extend(given.get("uuid", ()))
+    made.dns_query.extend(given.get("dns_query", ()))
     for text in given.get("type", ()):
         if text not in TYPES:
             raise errors.InvalidInput(field="--type", value=text, remedy=f"write one of {', '.join(TYPES)}")

@@ -19,7 +19,7 @@ from agent import errors, snapshot
 from agent.cli import auditing, grid, manifest_files, output, tables
 from agent.model import audit as audit_
 from agent.model import net
-from agent.policy import asked, evaluator, explain, reachability
+from agent.policy import asked, evaluator, explain, queries, reachability
 
 COLUMNS = ("from", "to", "port", "family", "allowed")
 AUDITED_COLUMNS = (*COLUMNS, "would_deny")
@@ -63,20 +63,40 @@ def matrix(paths: tuple[pathlib.Path, ...], ports: tuple[str, ...], audit: audit
 @click.option("--from", "source", required=True, metavar="END", help="ns/pod, host/NAME, node/NAME or an address.")
 @click.option("--to", "destination", required=True, metavar="END", help="As --from; an address may be a Service's.")
 @click.option("--port", "port", required=True, metavar="PORT[/PROTOCOL]", help="443/TCP, 53/UDP, or ICMP.")
+@click.option("--asks", default="", metavar="NAME", help="A DNS query for NAME by it: may it be asked for there?")
 @auditing.options
 @output.output_option
-def explain_command(  # noqa: PLR0917 - click names them
-    paths: tuple[pathlib.Path, ...], source: str, destination: str, port: str, audit: audit_.Audit, form: output.Form
+def explain_command(
+    *,
+    paths: tuple[pathlib.Path, ...],
+    source: str,
+    destination: str,
+    port: str,
+    asks: str,
+    audit: audit_.Audit,
+    form: output.Form,
 ) -> None:
     """Tell why one end reaches another, or why not: every policy, rule, peer and port that was looked at."""
     with _failures():
         placed = reachability.place(manifest_files.load(paths)).snapshot
         auditing.checked(placed, audit)
-        flows = asked.flows(placed, source, destination, asked.port(port))
+        wanted = asked.port(port)
+        name = asked.name(asks, wanted) if asks else ""
+        flows = list(asked.flows(placed, source, destination, wanted))
         walks = [evaluator.walk(placed, one.flow, audit) for one in flows]
-    document = {"flows": [explain.document(walk) for walk in walks]}
-    for text in output.prose((output.paint(_painted(walk)) for walk in walks), form=form, document=document):
+        answers = [
+            queries.asked_of(placed, asked.alternatives(one, flows), name, audit) if name else None for one in flows
+        ]
+    told = list(zip(walks, answers, strict=True))
+    document = {"flows": [_explained(walk, name, answer) for walk, answer in told]}
+    texts = (output.paint(_painted(walk, name, answer)) for walk, answer in told)
+    for text in output.prose(texts, form=form, document=document):
         click.echo(text)
+
+
+def _explained(walk: evaluator.Walk, name: str, answer: queries.Answer | None) -> dict[str, object]:
+    query = {"query": explain.query_document(name, answer)} if answer is not None else {}
+    return {**explain.document(walk), **query}
 
 
 @contextlib.contextmanager
@@ -156,9 +176,10 @@ def _denying(one: reachability.Reach) -> str:
     return ", ".join(map(str, one.would_deny.isolating)) if one.would_deny is not None else ""
 
 
-def _painted(walk: evaluator.Walk) -> rich_text.Text:
+def _painted(walk: evaluator.Walk, name: str, answer: queries.Answer | None) -> rich_text.Text:
     drawn = rich_text.Text()
-    for line in explain.lines(walk):
+    query = explain.query_lines(name, answer) if answer is not None else ()
+    for line in (*explain.lines(walk), *query):
         if line.heading and drawn:
             drawn.append("\n")
         style = f"bold {STYLES[line.good]}" if line.heading else STYLES[line.good]

@@ -28,15 +28,16 @@ MARK = "!"
 @click.option("--from", "source", required=True, metavar="END", help="ns/pod, host/NAME, node/NAME or an address.")
 @click.option("--to", "destination", required=True, metavar="END", help="As --from, or service/NS/NAME.")
 @click.option("--port", required=True, metavar="PORT[/PROTOCOL]", help="443/TCP, 53/UDP, or ICMP.")
+@click.option("--asks", default="", metavar="NAME", help="A DNS query for NAME by it: may it be asked for there?")
 @connection.agent_options
 @output.output_option
-def trace(socket: pathlib.Path, *, source: str, destination: str, port: str, form: output.Form) -> None:
+def trace(socket: pathlib.Path, *, source: str, destination: str, port: str, asks: str, form: output.Form) -> None:
     """Tell what becomes of a flow: by the policies, by the compiled state, by the kernel's maps or rules.
 
     Exit code: 0 allowed, 3 denied, 1 where the three do not say the same, or on failure.
     """
     with client.AgentClient(socket) as agent:
-        found = agent.trace(source, destination, port)
+        found = agent.trace(source, destination, port, asks)
     for line in output.prose(lines(found), form=form, document=output.plain(found)):
         click.echo(line)
     sys.exit(code(found))
@@ -70,11 +71,12 @@ def lines(found: traces.Traced) -> Iterator[str]:
 def _heading(flow: traces.FlowTrace, node: str) -> str:
     protocol = PROTOCOLS.get(flow.protocol, str(flow.protocol))
     port = f" {flow.port}/{protocol}" if flow.port else f" {protocol}"
-    ends = f"{flow.source} ({flow.source_address}) -> {flow.destination} ({flow.destination_address}){port}"
+    asks = f" asking for {flow.query.name}" if flow.query is not None else ""
+    ends = f"{flow.source} ({flow.source_address}) -> {flow.destination} ({flow.destination_address}){port}{asks}"
     dialled = f" by {flow.service} at {flow.dialled}" if flow.dialled else ""
     if flow.disagreements:
         verdict = click.style("DISAGREEMENT", fg="red", bold=True)
-    elif flow.allowed and (flow.egress.would_deny or flow.ingress.would_deny):
+    elif flow.allowed and (flow.egress.would_deny or flow.ingress.would_deny or _would_refuse(flow)):
         verdict = click.style("ALLOWED IN AUDIT", fg="yellow", bold=True)
     else:
         verdict = click.style(WORDS[flow.allowed].upper(), fg=COLOURS[flow.allowed], bold=True)
@@ -89,6 +91,14 @@ def _policies(flow: traces.FlowTrace) -> Iterator[str]:
         if side.would_deny:
             would = click.style("in audit, would be denied", fg="yellow")
             yield f"{_name('')}{'':<7} {would}: {output.escape(side.would_deny)}"
+    if flow.query is not None:
+        yield f"{_name('policy')}{tracing.QUERY:<7} {_said(flow.query.allowed)}: {output.escape(flow.query.because)}"
+        if flow.query.would_refuse:
+            yield f"{_name('')}{'':<7} {click.style('in audit, would be refused', fg='yellow')}"
+
+
+def _would_refuse(flow: traces.FlowTrace) -> bool:
+    return flow.query is not None and flow.query.would_refuse
 
 
 def _layer(layer: tracing.Layer) -> Iterator[str]:

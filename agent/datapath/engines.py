@@ -236,10 +236,10 @@ def _iptables(engine: Engine, iptables: Iptables, home: Home, tell: Tell) -> Mad
         lifetimes=home.lifetimes,
         reject=home.reject,
     )
-    learned = functools.partial(_learned, socket) if engine is Engine.SOCKET_IPTABLES else lookups.nothing_learned
     alone = engine is Engine.IPTABLES
+    learned, reads = _known(None if alone else socket)
     learner = names_learner.Learner(home.lifetimes, clock.SystemClock().boot_ns) if alone else None
-    packet = datapath.IptablesDatapath(variant=which, learned=learned, learner=learner)
+    packet = datapath.IptablesDatapath(variant=which, learned=learned, reads=reads, learner=learner)
     answers: Callable[[], base.Answers] | None = (lambda: learner.ring) if learner is not None else None
     sources: list[Callable[[], Source]] = [functools.partial(_logged, packet, home.verdict_rate)]
     if engine is Engine.IPTABLES:
@@ -268,6 +268,13 @@ def _join(socket: bpf_.BPFDatapath, packet: iptables_.IptablesDatapath) -> None:
     if programs is None:
         raise errors.DatapathError("nothing is learned")
     packet.ask(programs)
+
+
+def _known(socket: bpf_.BPFDatapath | None) -> tuple[lookups.Ask, lookups.Reads]:
+    """Return what tells what is learned, and where queries are read; None: nothing is, and nothing restricts any."""
+    if socket is None:
+        return lookups.nothing_learned, lookups.every_veth
+    return functools.partial(_learned, socket), socket.reads
 
 
 def _learned(socket: bpf_.BPFDatapath, endpoint: int, address: net.Address) -> Sequence[int]:

@@ -48,6 +48,9 @@ class Judgement:
     """The rule that decided; 0: none."""
     set: int = desired_.NOT_ISOLATED
     """The policy set that decided, of a would-be denial the audit set; 0: not isolated."""
+    unread: bool = dataclasses.field(default=False, compare=False)
+    """It is denied because a row allows DNS queries for some names alone, and nobody reads what this endpoint asks for.
+    No event of the kernel's says so."""
 
     @property
     def allowed(self) -> bool:
@@ -89,6 +92,14 @@ class Flow(NamedTuple):
     """The headers could not be followed: `protocol` is not to be trusted."""
 
 
+class _Policy(NamedTuple):
+    """What one side is judged by."""
+
+    set: int
+    asks: bool
+    """What a filter of it restricts is read at the endpoint's veth, and restricted there; else it is denied."""
+
+
 class Judge:
     """Judges by the look-ups of one generation."""
 
@@ -119,38 +130,49 @@ class Judge:
             return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction)
         if enforced.held:
             return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, direction, number)
-        ingress = direction is net.Direction.INGRESS
-        judged = self._by_set(flow, direction, number, enforced.ingress_set if ingress else enforced.egress_set)
-        audit = enforced.ingress_audit if ingress else enforced.egress_audit
-        if audit == desired_.NOT_ISOLATED or judged.verdict is not FORWARDED:
+        if direction is net.Direction.INGRESS:
+            policy, audit = _Policy(enforced.ingress_set, False), _Policy(enforced.ingress_audit, False)  # noqa: FBT003 - a field
+        else:
+            policy, audit = _egress(enforced)
+        judged = self._by_set(flow, direction, number, policy)
+        if audit.set == desired_.NOT_ISOLATED or judged.verdict is not FORWARDED:
             return judged
         return _audited(judged, self._by_set(flow, direction, number, audit))
 
-    def query(self, flow: Flow, names: Sequence[int]) -> Asked:
+    def query(self, flow: Flow, names: Sequence[int], *, interface: int = 0) -> Asked:
         """Judge a query for a name of the classes `names`, sent to `flow` as it was dialled, as nw_dns_query does.
 
-        It speaks of filters alone: what policy denies it lets pass, for others drop that (rule E17).
+        `interface` is the host side of the veth that it comes by; 0: whose it is the client's address says. It speaks
+        of filters alone: what policy denies it lets pass, for others drop that (rule E17), and so does what a filter
+        restricts where nobody reads queries.
         """
-        enforced = self._find.endpoint(self._find.endpoint_of_address(flow.client))
+        find = self._find
+        number = find.endpoint_of_interface(interface) if interface else find.endpoint_of_address(flow.client)
+        enforced = find.endpoint(number)
         if enforced is None or enforced.held:
             return Asked(admission=Admission.ADMITTED)
-        asked = self._asked(flow, names, enforced.egress_set)
+        if flow.protocol != net.Protocol.UDP.value:
+            names = ()  # what is no datagram is no query that could be read
+        policy, audit = _egress(enforced)
+        asked = self._asked(flow, names, policy)
         if asked.admission is not Admission.ADMITTED:
             return asked
-        tried = self._asked(flow, names, enforced.egress_audit)
+        tried = self._asked(flow, names, audit)
         if tried.admission is Admission.ADMITTED:
             return asked
         return dataclasses.replace(tried, admission=Admission.WOULD_REFUSE)
 
-    def _asked(self, flow: Flow, names: Sequence[int], policy_set: int) -> Asked:
-        if policy_set == desired_.NOT_ISOLATED:
-            return Asked(admission=Admission.ADMITTED)
+    def _asked(self, flow: Flow, names: Sequence[int], policy: _Policy) -> Asked:
+        policy_set = policy.set
+        if policy_set == desired_.NOT_ISOLATED or not policy.asks:
+            return Asked(admission=Admission.ADMITTED, set=policy_set)
         service = self._find.service_at(desired_.Frontend(flow.server, flow.port, flow.protocol))
         found: plan.ClassValue | desired_.Row | None
         if service:
             found = self._find.service_class(policy_set, service)
         else:
             found = self._row(flow, net.Direction.EGRESS, policy_set)
+            found = found if found.action is desired_.Action.ALLOW else None
         asks = desired_.ASKS_ANYTHING if found is None else found.asks
         if found is None or asks == desired_.ASKS_ANYTHING:
             return Asked(admission=Admission.ADMITTED, set=policy_set)
@@ -169,39 +191,42 @@ class Judge:
         if enforced.held:
             return _judged(DROPPED, verdict_.Reason.ENDPOINT_HELD, egress, number)
         dialled = desired_.Frontend(address=address, port=port, protocol=protocol)
-        judged = self._dialled(dialled, number, enforced.egress_set)
-        if judged is None or judged.verdict is not FORWARDED or enforced.egress_audit == desired_.NOT_ISOLATED:
-            return judged or _judged(
-                FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, policy_set=enforced.egress_set
-            )
-        return _audited(judged, self._dialled(dialled, number, enforced.egress_audit))
+        policy, audit = _egress(enforced)
+        judged = self._dialled(dialled, number, policy)
+        if judged is None or judged.verdict is not FORWARDED or audit.set == desired_.NOT_ISOLATED:
+            return judged or _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, egress, number, policy_set=policy.set)
+        return _audited(judged, self._dialled(dialled, number, audit))
 
-    def _dialled(self, dialled: desired_.Frontend, number: int, policy_set: int) -> Judgement | None:
+    def _dialled(self, dialled: desired_.Frontend, number: int, policy: _Policy) -> Judgement | None:
         """Judge an address as it was dialled; None: the backends differ, and the packet layer judges the chosen one."""
-        if policy_set == desired_.NOT_ISOLATED:
+        if policy.set == desired_.NOT_ISOLATED:
             return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, net.Direction.EGRESS, number)
         service = self._find.service_at(dialled)
         if service:
-            return self._by_service(number, policy_set, service)
+            return self._by_service(number, policy, service)
         flow = Flow(client=dialled.address, server=dialled.address, protocol=dialled.protocol, port=dialled.port)
-        return self._by_rows(flow, net.Direction.EGRESS, number, policy_set)
+        return self._by_rows(flow, net.Direction.EGRESS, number, policy)
 
-    def _by_set(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
-        if policy_set == desired_.NOT_ISOLATED:
+    def _by_set(self, flow: Flow, direction: net.Direction, number: int, policy: _Policy) -> Judgement:
+        if policy.set == desired_.NOT_ISOLATED:
             return _judged(FORWARDED, verdict_.Reason.NOT_ISOLATED, direction, number)
         if flow.malformed:
-            return _judged(DROPPED, verdict_.Reason.MALFORMED, direction, number, policy_set=policy_set)
-        return self._by_rows(flow, direction, number, policy_set)
+            return _judged(DROPPED, verdict_.Reason.MALFORMED, direction, number, policy_set=policy.set)
+        return self._by_rows(flow, direction, number, policy)
 
-    def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy_set: int) -> Judgement:
+    def _by_rows(self, flow: Flow, direction: net.Direction, number: int, policy: _Policy) -> Judgement:
         """Find the longest match among the rows of the peer's identity, else of ANY, else deny; a name may allow."""
-        row = self._row(flow, direction, policy_set)
-        if row.action is not desired_.Action.ALLOW:
-            row = self._by_name(flow, direction, number, policy_set, row) or row
-        if row.action is desired_.Action.ALLOW:
-            return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, row.rule, policy_set)
-        reason = verdict_.Reason.POLICY_DENY if row.rule else verdict_.Reason.POLICY_DENIED
-        return _judged(DROPPED, reason, direction, number, row.rule, policy_set)
+        row = self._row(flow, direction, policy.set)
+        unread = row.action is desired_.Action.ALLOW and row.asks != desired_.ASKS_ANYTHING and not policy.asks
+        allowing: desired_.Row | None = row
+        if unread or row.action is not desired_.Action.ALLOW:
+            allowing = self._by_name(flow, direction, number, policy.set, row)
+        if allowing is not None:
+            return _judged(FORWARDED, verdict_.Reason.RULE_ALLOWED, direction, number, allowing.rule, policy.set)
+        rule = 0 if unread else row.rule
+        reason = verdict_.Reason.POLICY_DENY if rule else verdict_.Reason.POLICY_DENIED
+        denied = _judged(DROPPED, reason, direction, number, rule, policy.set)
+        return dataclasses.replace(denied, unread=True) if unread else denied
 
     def _row(self, flow: Flow, direction: net.Direction, policy_set: int) -> desired_.Row:
         """Find the row that decides without names."""
@@ -223,10 +248,10 @@ class Judge:
                 return row
         return None
 
-    def _by_service(self, number: int, policy_set: int, service: int) -> Judgement | None:
-        egress = net.Direction.EGRESS
+    def _by_service(self, number: int, policy: _Policy, service: int) -> Judgement | None:
+        egress, policy_set = net.Direction.EGRESS, policy.set
         found = self._find.service_class(policy_set, service)
-        if found is None:
+        if found is None or (found.asks != desired_.ASKS_ANYTHING and not policy.asks):
             return None
         match found.service_class:
             case desired_.ServiceClass.ALL:
@@ -244,6 +269,14 @@ def first(egress: Judgement, ingress: Judgement) -> Judgement:
     if ingress.verdict is FORWARDED and ingress.set == desired_.NOT_ISOLATED and egress.set != desired_.NOT_ISOLATED:
         return egress
     return ingress
+
+
+def _egress(subject: lookups.Subject) -> tuple[_Policy, _Policy]:
+    """Return what is enforced for egress, and what is in audit."""
+    return (
+        _Policy(subject.egress_set, subject.egress_asks),
+        _Policy(subject.egress_audit, subject.egress_audit_asks),
+    )
 
 
 def _audited(judged: Judgement, audit: Judgement | None) -> Judgement:

@@ -32,6 +32,15 @@ def nothing_learned(_endpoint: int, _address: net.Address) -> Sequence[int]:
     return ()
 
 
+Reads: TypeAlias = Callable[[int], bool]
+"""Whether somebody reads what is asked for by whoever is behind a veth, by the number of its host side."""
+
+
+def every_veth(_ifindex: int) -> bool:
+    """Answer for who reads all queries, or knows of nothing that would restrict them."""
+    return True
+
+
 class Subject(Protocol):
     """A local endpoint as one generation sees it."""
 
@@ -55,6 +64,14 @@ class Subject(Protocol):
     def egress_audit(self) -> int:
         """0: likewise."""
 
+    @property
+    def egress_asks(self) -> bool:
+        """What the egress set's filters restrict is read at the endpoint's veth; else it is denied (rule E17)."""
+
+    @property
+    def egress_audit_asks(self) -> bool:
+        """Likewise of the set in audit."""
+
 
 class Lookups(Protocol):
     """One function a map; all of one generation."""
@@ -67,6 +84,9 @@ class Lookups(Protocol):
 
     def endpoint_of_netns(self, cookie: int) -> int:
         """Return the endpoint in this network namespace; 0: none."""
+
+    def endpoint_of_interface(self, ifindex: int) -> int:
+        """Return the endpoint at the pod side of a host veth; 0: none's."""
 
     def is_held(self, address: net.Address) -> bool:
         """Tell whether the address lies in a range in which unknown pods are held."""
@@ -114,6 +134,10 @@ class InTables:
         """Look into `ep_by_netns`."""
         return self._live(self.tables.ep_by_netns.get(cookie))
 
+    def endpoint_of_interface(self, ifindex: int) -> int:
+        """Look into `ep_by_ifindex`."""
+        return self._live(self.tables.ep_by_ifindex.get(ifindex))
+
     def is_held(self, address: net.Address) -> bool:
         """Look into `held`."""
         return bool(self._live(self._held.of_address(address)))
@@ -155,15 +179,23 @@ class InTables:
 class InState:
     """Looks into a state; for one thread, as indexes are made when they are first needed."""
 
-    def __init__(self, state: desired_.DesiredState, learned: Ask = nothing_learned) -> None:
-        """Keep `state`; nothing is indexed yet. What has been learned is no part of it: `learned` is asked."""
+    def __init__(self, state: desired_.DesiredState, learned: Ask = nothing_learned, reads: Reads = every_veth) -> None:
+        """Keep `state`; nothing is indexed yet.
+
+        What has been learned, and where queries are read, is no part of it: `learned` and `reads` are asked.
+        """
         self.state = state
         self._learned = learned
+        self._reads = reads
         self._shapes: dict[int, Mapping[int, tuple[int, ...]]] = {}
 
-    def endpoint(self, number: int) -> desired_.Endpoint | None:
-        """Return the endpoint."""
-        return self.state.endpoints.get(number)
+    def endpoint(self, number: int) -> Subject | None:
+        """Return the endpoint as the map would have it."""
+        item = self.state.endpoints.get(number)
+        if item is None:
+            return None
+        asking = self._asking if self._asking and self._reads(item.veth_ifindex) else frozenset()
+        return plan.endpoint_slot(item, frozenset(), asking)
 
     def endpoint_of_address(self, address: net.Address) -> int:
         """Return whose address it is."""
@@ -225,6 +257,10 @@ class InState:
     def admits(self, asks: int, name_class: int) -> bool:
         """Tell whether the filter has the class."""
         return name_class in self.state.filters.get(asks, ())
+
+    @functools.cached_property
+    def _asking(self) -> frozenset[int]:
+        return plan.asking_sets(self.state)
 
     @functools.cached_property
     def _by_address(self) -> Mapping[net.Address, int]:

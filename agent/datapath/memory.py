@@ -58,7 +58,7 @@ class MemoryDatapath(base.Datapath):
 
     def loaded(self) -> tracing.Loaded:
         """Look into the tables."""
-        return _Loaded(self.tables, self._learned)
+        return _Loaded(self.tables, self._learned, self._classes)
 
     def close(self) -> None:
         """Do nothing: there is no descriptor to let go of, and the tables stay."""
@@ -116,16 +116,17 @@ class MemoryDatapath(base.Datapath):
 class _Loaded(tracing.Loaded):
     """Tables in place of a kernel."""
 
-    def __init__(self, tables: plan.Tables, learned: lookups.Learned) -> None:
+    def __init__(self, tables: plan.Tables, learned: lookups.Learned, names: classes.Classes) -> None:
         self._tables = tables
         self._learned = learned
+        self._names = names
 
     @property
     def generation(self) -> int | None:
         return self._tables.generation
 
     def trace(self, question: tracing.Question, state: desired_.DesiredState) -> tuple[tracing.Layer, ...]:
-        place = walk.InTables(self._tables, self._learned)
+        place = walk.InTables(self._tables, self._learned, self._names)
         return tuple(tracing.by_look_ups(place, question, state, frozenset(verdict.Layer)))
 
     def inventory(self) -> tracing.Inventory:

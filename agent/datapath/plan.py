@@ -225,7 +225,7 @@ def at_rest(desired: desired_.DesiredState, *, unread: frozenset[int] = frozense
     """Write `desired` as tables at rest; the generation is left at 0."""
     endpoints = sorted(desired.endpoints.values(), key=lambda item: item.id)
     by_name = frozenset(policy_set.id for policy_set in desired.sets.values() if _allows_by_name(policy_set))
-    asking = _asking(desired) if desired.filters else frozenset()
+    asking = asking_sets(desired)
     return Tables(
         policy={
             **{
@@ -290,8 +290,10 @@ def filter_key(asks: int, name_class: int) -> PolicyKey:
     return PolicyKey(asks, name_class, Asking.ASK, desired_.ANY_PROTOCOL, 0, 0)
 
 
-def _asking(desired: desired_.DesiredState) -> frozenset[int]:
+def asking_sets(desired: desired_.DesiredState) -> frozenset[int]:
     """Return the sets that have filters."""
+    if not desired.filters:
+        return frozenset()
     by_rows = {number for number, item in desired.sets.items() if any(row.asks for row in item.rows.values())}
     return frozenset(by_rows) | {number for number, _ in desired.service_asks}
 
@@ -312,7 +314,13 @@ def _class_values(desired: desired_.DesiredState) -> Mapping[tuple[int, int], Cl
 
 
 def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int], asking: frozenset[int]) -> EndpointValue:
-    slot = EndpointSlot(
+    slot = endpoint_slot(item, by_name, asking)
+    return EndpointValue(slots=(slot, slot), ingress_ifindex=item.ingress_ifindex)
+
+
+def endpoint_slot(item: desired_.Endpoint, by_name: frozenset[int], asking: frozenset[int]) -> EndpointSlot:
+    """Write what the map says of an endpoint: `by_name` are the sets with names, `asking` those with filters."""
+    return EndpointSlot(
         ingress_set=item.ingress_set,
         egress_set=item.egress_set,
         held=item.held,
@@ -323,7 +331,6 @@ def _endpoint_value(item: desired_.Endpoint, by_name: frozenset[int], asking: fr
         egress_asks=item.egress_set in asking,
         egress_audit_asks=item.egress_audit in asking,
     )
-    return EndpointValue(slots=(slot, slot), ingress_ifindex=item.ingress_ifindex)
 
 
 def _staged(realized: Tables, wanted: Tables) -> tuple[Tables, bool]:

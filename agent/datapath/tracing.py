@@ -19,6 +19,11 @@ from agent.model import net, verdict
 
 CONNECT = "connect"
 """What the socket layer's hook is called here; the packet layer's are `judge.Hook`'s values."""
+QUERY = "query"
+"""The hook at a pod's veth where what it asks for is put to filters of names (rule E17)."""
+UNREAD = "queries_unread"
+"""The reason where nobody reads what a pod asks for: what a filter restricts is denied by the other hooks then."""
+NAMES_MAP = "fqdn_names"
 NOTHING = "no entry"
 SOCKET_PROTOCOLS = frozenset({net.Protocol.TCP.value, net.Protocol.UDP.value, net.Protocol.UDPLITE.value})
 
@@ -34,6 +39,10 @@ class Question:
     """Of the endpoint that dials; 0: no process of this node's pods does."""
     dialled: desired_.Frontend | None = None
     """What the process asks for, where that is a Service and not `flow.server`."""
+    asks: str = ""
+    """The name that a DNS query asks for which the flow carries; empty: it need not be DNS."""
+    veth_ifindex: int = 0
+    """The host side of the veth that the query comes by; 0: by none of this node's pods'."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,8 @@ class Answer:
 
     allowed: bool
     reason: str
-    """Name of `verdict.Reason`, lower case; of rules followed one by one: `allowed`, `denied` or `unread`."""
+    """Name of `verdict.Reason`, of queries of `judge.Admission`, lower case, or UNREAD; of rules followed one by one:
+    `allowed`, `denied` or `unread`."""
     why: str
     """In words: the rule, the isolating policies, or what else decided."""
     lookups: tuple[Looked, ...] = ()
@@ -166,11 +176,20 @@ class Loaded(Protocol):
 
 
 def by_look_ups(
-    place: walk.Place, question: Question, state: desired_.DesiredState, layers: frozenset[verdict.Layer]
+    place: walk.Place,
+    question: Question,
+    state: desired_.DesiredState,
+    layers: frozenset[verdict.Layer],
+    unread: frozenset[int] = frozenset(),
 ) -> Iterator[Layer]:
-    """Judge by the look-ups of `place` and of `state`, at each of `layers` that the flow meets."""
+    """Judge by the look-ups of `place` and of `state`, at each of `layers` that the flow meets.
+
+    `unread` are the veths, by their numbers, at which nobody reads what is asked for, as far as whoever wrote the
+    state knew.
+    """
     flow, dialled = question.flow, question.dialled
-    compiled = walk.of_state(state, flow.client, flow.server, *([dialled.address] if dialled else ()))
+    asked_of = [dialled.address] if dialled else []
+    compiled = walk.of_state(state, flow.client, flow.server, *asked_of, unread=unread)
     says = words.Words(state)
     cookie = question.netns_cookie
     if verdict.Layer.SOCKET in layers and cookie and flow.protocol in SOCKET_PROTOCOLS:
@@ -182,6 +201,8 @@ def by_look_ups(
             (compiled, place),
             says,
         )
+    if question.asks and question.veth_ifindex:
+        yield _query(question, (compiled, place), says)
     hook = question.hook
     if verdict.Layer.PACKET in layers and hook is not None:
         yield _compared(
@@ -199,25 +220,67 @@ def _compared(
     recordings = [walk.Recording(place, learned_in=places[1]) for place in places]
     judged = [ask(judge_.Judge(recording)) for recording in recordings]
     compiled, loaded = recordings
-    differences = [
-        Difference(
-            table=says.map(look.table, look.key),
-            row=says.key(look.table, look.key),
-            expected=_said(look, says),
-            found=_said(other, says),
-        )
-        for look, other in walk.differing(compiled.looks, loaded.looks)
-    ]
     answers = [
         Answer(
             allowed=one.allowed,
-            reason=one.reason.name.lower(),
+            reason=UNREAD if one.unread else one.reason.name.lower(),
             why=says.judgement(one),
             lookups=tuple(_looked(recording.looks, says)),
         )
         for one, recording in zip(judged, recordings, strict=True)
     ]
-    return Layer(layer=layer, hook=hook, compiled=answers[0], loaded=answers[1], differences=tuple(differences))
+    differences = tuple(_differences(compiled, loaded, says))
+    return Layer(layer=layer, hook=hook, compiled=answers[0], loaded=answers[1], differences=differences)
+
+
+def _differences(compiled: walk.Recording, loaded: walk.Recording, says: words.Words) -> Iterator[Difference]:
+    for look, other in walk.differing(compiled.looks, loaded.looks):
+        yield Difference(
+            table=says.map(look.table, look.key),
+            row=says.key(look.table, look.key),
+            expected=_said(look, says),
+            found=_said(other, says),
+        )
+
+
+def _query(question: Question, places: tuple[walk.Place, walk.Place], says: words.Words) -> Layer:
+    """Put the query to filters by both; where nobody reads it, nobody refuses it either."""
+    flow, veth = question.flow, question.veth_ifindex
+    if question.dialled is not None:
+        flow = flow._replace(server=question.dialled.address, port=question.dialled.port)
+    recordings = [walk.Recording(place) for place in places]
+    classes = [tuple(place.classes_of(question.asks)) for place in places]
+    reading = [place.reads(veth) for place in places]
+    answers = []
+    for recording, found, reads in zip(recordings, classes, reading, strict=True):
+        asked = judge_.Judge(recording).query(flow, found, interface=veth) if reads else None
+        named = Looked(table=NAMES_MAP, key=question.asks, entry="", value=says.classes(found) or NOTHING)
+        looked = (named, *_looked(recording.looks, says))
+        answers.append(_admission(asked, looked, says))
+    differences = list(_differences(recordings[0], recordings[1], says))
+    if sorted(classes[0]) != sorted(classes[1]):
+        expected, found_ = (says.classes(one) or NOTHING for one in classes)
+        differences.append(Difference(table=NAMES_MAP, row=question.asks, expected=expected, found=found_))
+    if reading[0] and not reading[1] and says.restricts(veth):
+        differences.append(
+            Difference(table="interface", row=str(veth), expected="queries are read", found="nobody reads queries")
+        )
+    return Layer(
+        layer=verdict.Layer.PACKET,
+        hook=QUERY,
+        compiled=answers[0],
+        loaded=answers[1],
+        differences=tuple(differences),
+    )
+
+
+def _admission(asked: judge_.Asked | None, looked: tuple[Looked, ...], says: words.Words) -> Answer:
+    if asked is None:
+        why = "nobody reads what the pod asks for; what is restricted to some names is denied as a whole"
+        return Answer(allowed=True, reason=UNREAD, why=why)
+    allowed = asked.admission is not judge_.Admission.REFUSED
+    reason = asked.admission.name.lower()
+    return Answer(allowed=allowed, reason=reason, why=says.asked(asked), lookups=looked)
 
 
 def _looked(looks: Sequence[walk.Look], says: words.Words) -> Iterator[Looked]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from agent import desired as desired_
 from agent.datapath import lookups, plan
+from agent.fqdn import classes
 from agent.model import identity, net
 
 PORT_BITS = 16
@@ -23,6 +24,8 @@ PREFIXED = frozenset({plan.Table.IPCACHE_CIDR, plan.Table.HELD})
 UNSLOTTED = frozenset({plan.Table.POLICY, plan.Table.SERVICE_CLASS})
 SETS = ("_set", "_audit")
 """How those fields of an endpoint's slot end that hold the number of a policy set."""
+
+NO_NAMES = classes.Classes()
 
 Key: TypeAlias = Any
 """A key of `plan.Tables`; what is asked of `policy` has all 16 bits of the port."""
@@ -56,6 +59,12 @@ class Place(Protocol):
     def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
         """Return the classes of the names for which DNS gave an endpoint this address, lowest first. Raises OSError."""
 
+    def classes_of(self, name: str) -> Sequence[int]:
+        """Return the classes of a name that is asked for. Raises OSError."""
+
+    def reads(self, ifindex: int) -> bool:
+        """Tell whether what comes from the pod by a veth is read and put to filters. Raises OSError, DatapathError."""
+
 
 class Recording(lookups.Lookups):
     """Looks into a place as the programs do (`bpf/include/lookup.h`), and remembers each look in order."""
@@ -78,6 +87,10 @@ class Recording(lookups.Lookups):
     def endpoint_of_netns(self, cookie: int) -> int:
         """Look into `ep_by_netns`."""
         return self._value(plan.Table.EP_BY_NETNS, cookie) or 0
+
+    def endpoint_of_interface(self, ifindex: int) -> int:
+        """Look into `ep_by_ifindex`."""
+        return self._value(plan.Table.EP_BY_IFINDEX, ifindex) or 0
 
     def is_held(self, address: net.Address) -> bool:
         """Look into `held`."""
@@ -120,10 +133,18 @@ class Recording(lookups.Lookups):
 class InTables(Place):
     """Looks into tables, longest prefix first."""
 
-    def __init__(self, tables: plan.Tables, learned: lookups.Learned = lookups.NOTHING_LEARNED) -> None:
-        """Look into `tables` at their generation."""
+    def __init__(
+        self,
+        tables: plan.Tables,
+        learned: lookups.Learned = lookups.NOTHING_LEARNED,
+        names: classes.Classes = NO_NAMES,
+        unread: frozenset[int] = frozenset(),
+    ) -> None:
+        """Look into `tables` at their generation; at the veths `unread` nobody reads what is asked for."""
         self._tables = tables
         self._learned = learned
+        self._names = names
+        self._unread = unread
 
     def look(self, table: plan.Table, key: Key) -> Found | None:
         """Return the entry that answers."""
@@ -136,6 +157,14 @@ class InTables(Place):
     def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
         """Return what has been learned."""
         return self._learned.get((endpoint, address), ())
+
+    def classes_of(self, name: str) -> Sequence[int]:
+        """Return what the patterns say."""
+        return self._names.of(name)
+
+    def reads(self, ifindex: int) -> bool:
+        """Return what was said."""
+        return ifindex not in self._unread
 
 
 def entries(table: plan.Table, key: Key) -> Iterator[Key]:
@@ -164,8 +193,11 @@ def live(table: plan.Table, entry: Key, value: Any, generation: int) -> Found | 
     return Found(entry, said) if said else None
 
 
-def of_state(state: desired_.DesiredState, *addresses: net.Address) -> InTables:
-    """Return the place that holds what `state` says of flows between `addresses`, and no other row of it."""
+def of_state(state: desired_.DesiredState, *addresses: net.Address, unread: frozenset[int] = frozenset()) -> InTables:
+    """Return the place that holds what `state` says of flows between `addresses`, and no other row of it.
+
+    `unread` are the veths, by their numbers, at which nobody reads what is asked for.
+    """
     known = frozenset(addresses)
     endpoints = {number: item for number, item in state.endpoints.items() if not known.isdisjoint(item.addresses)}
     sets = {number for item in endpoints.values() for number in sets_of(item)}
@@ -180,7 +212,8 @@ def of_state(state: desired_.DesiredState, *addresses: net.Address) -> InTables:
         classes={key: value for key, value in state.classes.items() if key[0] in sets},
         service_asks={key: value for key, value in state.service_asks.items() if key[0] in sets},
     )
-    return InTables(plan.at_rest(wanted))
+    blind = frozenset(number for number, item in endpoints.items() if item.veth_ifindex in unread)
+    return InTables(plan.at_rest(wanted, unread=blind), names=state.names, unread=unread)
 
 
 def sets_of(endpoint: desired_.Endpoint) -> frozenset[int]:

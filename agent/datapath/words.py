@@ -7,6 +7,7 @@ looks like. Names and labels come from strangers: whoever prints these texts esc
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from agent import desired as desired_
@@ -60,6 +61,29 @@ class Words:
         """Return `filter N` with the patterns of the names that may be asked for."""
         known = self._state.filter_patterns.get(number)
         return f"filter {number} ({'unknown' if known is None else ', '.join(sorted(map(str, known))) or 'no name'})"
+
+    def classes(self, numbers: Iterable[int]) -> str:
+        """Return the classes of a name; "" where it has none."""
+        return ", ".join(self.identity(number) for number in sorted(numbers))
+
+    def asked(self, found: judge.Asked) -> str:
+        """Return why a query is let through or not; of what is in audit, that it would not be (rules A51, E17)."""
+        if found.asks == desired_.ASKS_ANYTHING:
+            return "no filter of names holds there"
+        by = f", by {self.rule(found.rule)}" if found.rule else ""
+        where = f"{self.filter(found.asks)} of {self.policy_set(found.set)}{by}"
+        if found.admission is judge.Admission.ADMITTED:
+            return f"the name is in {where}"
+        refused = f"the name is not in {where}"
+        return f"in audit, would be refused: {refused}" if found.admission is judge.Admission.WOULD_REFUSE else refused
+
+    def restricts(self, veth_ifindex: int) -> bool:
+        """Tell whether the endpoint behind a veth has filters."""
+        asking = plan.asking_sets(self._state)
+        return any(
+            item.veth_ifindex == veth_ifindex and {item.egress_set, item.egress_audit} & asking
+            for item in self._state.endpoints.values()
+        )
 
     def service(self, number: int) -> str:
         """Return `service N` with the Services that have this content."""
@@ -137,6 +161,8 @@ class Words:
                 return "some backends are allowed; the packet layer judges the one that is chosen"
             case verdict.Reason.POLICY_DENY | verdict.Reason.SERVICE_DENIED if judged.rule:
                 return f"by {self.rule(judged.rule)}"
+            case verdict.Reason.POLICY_DENIED if judged.unread:
+                return "it may be asked for some names alone, and nobody reads what this pod asks for"
             case verdict.Reason.POLICY_DENIED | verdict.Reason.SERVICE_DENIED:
                 return f"{self.policy_set(judged.set)} isolates for {judged.direction.name.lower()}, and no rule allows"
             case verdict.Reason.NOT_ISOLATED:

@@ -3,11 +3,12 @@
 Inside one filter every field that is given has to admit the record, each by one of its values; a record is wanted if
 some filter of the allow list admits it (or there is none) and none of the deny list does. A field that this agent does
 not know is refused by its number, and so is one it could not answer for: ignoring it would show more than was asked
-for. Nothing here makes a regular expression from what a client wrote, so those filters are refused too.
+for. Of regular expressions only those are answered that are held against DNS queries.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -17,7 +18,7 @@ from google.protobuf import unknown_fields
 
 from agent import errors
 from agent.api.flow import flow_pb2 as pb
-from agent.hubble import globs, records, selectors
+from agent.hubble import expressions, globs, records, selectors
 from agent.model import net, resources, verdict
 
 Predicate: TypeAlias = Callable[[records.Record], bool]
@@ -27,11 +28,14 @@ FILTERS_MOST = 64
 """In one list."""
 VALUES_MOST = 1024
 """In one filter, all fields together."""
+EXPRESSIONS_MOST = 64
+"""Regular expressions of one request."""
+NAMES_REMEMBERED = 1024
+"""The last names that were asked for, and whether they match."""
 DEFAULT_NAMESPACE = "default"
 """Of a pod or Service that is named without one."""
 UNANSWERED = {
     9: "http_status_code",
-    18: "dns_query",
     21: "http_method",
     22: "http_path",
     23: "tcp_flags",
@@ -63,6 +67,9 @@ def wanted(allow: Sequence[pb.FlowFilter], deny: Sequence[pb.FlowFilter]) -> Pre
     for name, filters in (("whitelist", allow), ("blacklist", deny)):
         if len(filters) > FILTERS_MOST:
             raise errors.InvalidInput(field=name, value=len(filters), remedy=f"give at most {FILTERS_MOST} filters")
+    if (several := sum(len(one.dns_query) for one in (*allow, *deny))) > EXPRESSIONS_MOST:
+        remedy = f"give at most {EXPRESSIONS_MOST} regular expressions"
+        raise errors.InvalidInput(field="dns_query", value=several, remedy=remedy)
     allowed, denied = tuple(map(predicate, allow)), tuple(map(predicate, deny))
     if not allowed and not denied:
         return lambda _record: True
@@ -121,6 +128,23 @@ def _among(value: Callable[[records.Record], object]) -> Callable[[str, Iterable
         return lambda record: value(record) in admitted
 
     return read
+
+
+def _queries(field: str, values: Iterable[object]) -> Predicate:
+    """Find queries in which any of these regular expressions has a match (RE2)."""
+    read: list[Callable[[str], bool]] = []
+    for value in map(str, values):
+        try:
+            read.append(expressions.compiled(value))
+        except expressions.ExpressionError as error:
+            shown = value[: expressions.LENGTH_MOST]
+            raise errors.InvalidInput(field=field, value=shown, remedy=f"{error}; write RE2's syntax") from error
+
+    @functools.lru_cache(NAMES_REMEMBERED)
+    def matches(name: str) -> bool:
+        return any(found(name) for found in read)
+
+    return lambda record: record.event.query is not None and matches(record.event.query.name)
 
 
 def _event_types(_field: str, values: Sequence[object]) -> Predicate:
@@ -250,6 +274,7 @@ RECORD_FIELDS: dict[str, Callable[[str, Sequence[object]], Predicate]] = {
     "uuid": _among(lambda record: record.uuid),
     "event_type": _event_types,
     "protocol": _protocols,
+    "dns_query": _queries,
     "node_name": _nodes,
 }
 END_FIELDS: dict[str, Callable[[str, Sequence[object], End], Predicate]] = {

@@ -49,6 +49,7 @@ def replayed(record: recorded.Record) -> Replayed:
         source=_end(record.source),
         destination=_end(record.destination),
         generation=0,
+        query=verdict.Query(name=record.query, type="") if record.query else None,
     )
     return Replayed(event, 0, 0, record.uuid, record.drop_reason, *record.event_type)
 

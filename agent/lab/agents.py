@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent import errors, patience
+from agent.lab import nursery, plan, removal, rundir
 from agent.lab import orders as orders_
-from agent.lab import plan, removal, rundir
 from agent.model import audit as audit_
 from agent.sources import manifests
 
@@ -27,13 +27,19 @@ START_TIMEOUT_S = 60.0
 """The first agent on a machine may have to compile its BPF programs."""
 APPLY_TIMEOUT_S = 30.0
 PAUSE_S = 0.003
+STARTING_PAUSE_S = 0.02
+"""Between looks at whether an agent answers yet: whoever asks takes from it the processor that it starts on."""
 LOG_LINES = 25
 START = "from agent import daemon; daemon.main()"
 PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 
 
 def orders(lab: plan.LabPlan, paths: rundir.RunDirectory, engine: str, iptables: str) -> list[dict[str, Any]]:
-    """Order one agent a node, in the node's network namespace and this mount namespace (`runner.py`)."""
+    """Order one agent a node, in the node's network namespace and this mount namespace (`runner.py`).
+
+    It is forked by the nursery, if the environment names one, else executed.
+    """
+    forked = os.environ.get(nursery.ENVIRONMENT)
     return [
         {
             "name": f"agent/{name}",
@@ -42,6 +48,7 @@ def orders(lab: plan.LabPlan, paths: rundir.RunDirectory, engine: str, iptables:
             "log": str(paths.agent_log(name)),
             "argv": [sys.executable, "-c", START, *flags(name, paths, engine, iptables)],
             "environment": environment(name, paths),
+            **({"nursery": forked} if forked else {}),
         }
         for name in lab.nodes
     ]
@@ -116,13 +123,13 @@ class Watch:
         """Return when every agent enforces the manifests as they are now, on every pod; LabError if one does not."""
         wanted = manifests.digest(self._paths.manifests)
         timeout_s = patience.seconds(timeout_s)
-        pause_s = patience.seconds(PAUSE_S)
         deadline = time.monotonic() + timeout_s
         for node in lab.nodes:
             pods = frozenset(pod.party for pod in lab.pods.values() if pod.node == node and not pod.host_network)
             reason = "it does not answer"
             while reason:
-                time.sleep(pause_s)
+                answers = self._paths.agent_socket(node).exists()
+                time.sleep(patience.seconds(PAUSE_S if answers else STARTING_PAUSE_S))
                 with contextlib.suppress(errors.Unreachable):
                     reason = _lacks(self.status(node), wanted) or _differs(self.pods(node), pods)
                 if reason and not removal.processes(cgroup(node, self._paths)):

@@ -8,6 +8,8 @@ everything by one JSON document on standard input, and answers with one on stand
      "restores": [{"commands", "netns", "text"}], "files": [{"path", "text"}],
      "processes": [{"name", "netns", "cgroup", "log", "argv" or "server": {...}}]}
 
+One that names a `nursery` is forked by that (`nursery.py`) as what its `argv` would be.
+
 The processes outlive it, each a session of its own. A pod joins its cgroup before its first socket: a socket made
 outside and carried in would escape the socket hooks.
 """
@@ -19,15 +21,19 @@ import os
 import pathlib
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from agent import patience
 from agent.lab import kernel, pod
 
 READY_TIMEOUT_S = 10.0
+NURSERY_TIMEOUT_S = 30.0
+"""It may be importing yet."""
 LAST_DESCRIPTOR = 1024
 FAILED = "Command failed -:"
 """How `ip -batch` begins the line that numbers the one it could not carry out."""
@@ -61,7 +67,13 @@ def run(orders: dict[str, Any]) -> dict[str, Any]:
         path = pathlib.Path(file["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["text"])
-    return {"pids": start_all(orders.get("processes", []))}
+    forked: dict[str, list[dict[str, Any]]] = {}
+    for process in orders.get("processes", ()):
+        forked.setdefault(process.get("nursery", ""), []).append(process)
+    pids = start_all(forked.pop("", []))
+    for nursery, processes in forked.items():
+        pids |= ask(nursery, processes)
+    return {"pids": pids}
 
 
 def make_namespace(path: str, sysctls: dict[str, str]) -> None:
@@ -146,13 +158,53 @@ def start_all(processes: list[dict[str, Any]]) -> dict[str, int]:
     return pids
 
 
+def ask(nursery: str, processes: list[dict[str, Any]]) -> dict[str, int]:
+    """Have processes forked by the nursery behind a socket; Refused with the first that cannot be."""
+    timeout_s = patience.seconds(NURSERY_TIMEOUT_S)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(nursery)
+            connection.sendall(json.dumps(processes).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = json.loads(received(connection))
+    except (OSError, ValueError) as error:
+        names = ", ".join(process["name"] for process in processes)
+        raise Refused(f"{names}: the nursery {nursery} forks nobody: {error}") from error
+    if "error" in answer:
+        raise Refused(answer["error"])
+    pids: dict[str, int] = answer["pids"]
+    return pids
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side has said it all."""
+    chunks = iter(lambda: connection.recv(1 << 16), b"")
+    return b"".join(chunks)
+
+
 def become(process: dict[str, Any], writer: int, runner: int) -> None:
     """Turn this forked child into the process; never returns. An empty pipe, closed, means ready."""
+    settle(process, writer, runner)
+    try:
+        if "argv" in process:
+            # the pipe closes itself at exec, and so says "ready"
+            os.execve(process["argv"][0], process["argv"], process["environment"])  # noqa: S606 - fixed by the lab
+        served = pod.Server(**process["server"])
+        os.close(writer)
+        served.serve()
+    except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
+        _complain(writer, error)
+    os._exit(1)
+
+
+def settle(process: Mapping[str, Any], writer: int, parent: int) -> None:
+    """Put this forked child where the process belongs, with its log and no descriptors but `writer`; or end it."""
     try:
         os.setsid()
-        # `down` finds processes by their cgroup: one that is in none yet dies with the runner
+        # `down` finds processes by their cgroup: one that is in none yet dies with whoever forked it
         kernel.die_with_parent(signal.SIGKILL)
-        if os.getppid() != runner:  # which died before it could be asked for
+        if os.getppid() != parent:  # which died before it could be asked for
             os._exit(1)
         kernel.join_cgroup(process["cgroup"])
         kernel.die_with_parent(0)
@@ -163,15 +215,13 @@ def become(process: dict[str, Any], writer: int, runner: int) -> None:
             os.dup2(old, new)
         os.closerange(3, writer)
         os.closerange(writer + 1, LAST_DESCRIPTOR)
-        if "argv" in process:
-            # the pipe closes itself at exec, and so says "ready"
-            os.execve(process["argv"][0], process["argv"], process["environment"])  # noqa: S606 - fixed by the lab
-        served = pod.Server(**process["server"])
-        os.close(writer)
-        served.serve()
-    except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
-        os.write(writer, f"{type(error).__name__}: {error}".encode())
-    os._exit(1)
+    except BaseException as error:  # noqa: BLE001 - likewise
+        _complain(writer, error)
+        os._exit(1)
+
+
+def _complain(writer: int, error: BaseException) -> None:
+    os.write(writer, f"{type(error).__name__}: {error}".encode())
 
 
 if __name__ == "__main__":

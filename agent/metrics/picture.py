@@ -57,6 +57,8 @@ class Names:
     """Of history, before their time: `name`, `address`."""
     lost: int
     """Answers that history was not told of."""
+    held: int
+    """Segments of resolvers that were dropped, for what comes before them was lost."""
     replayed: int
     late: int
     remembered: Mapping[str, int]

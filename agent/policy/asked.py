@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from agent import errors, snapshot
+from agent.fqdn import patterns
 from agent.model import net, resources
 from agent.policy import dialled, evaluator, reachability
 
@@ -52,6 +53,18 @@ def port(text: str) -> reachability.Port:
     return int(number), protocol
 
 
+def name(text: str, port_: reachability.Port) -> str:
+    """Read the name that a DNS query through `port_` asks for. Raises InvalidInput."""
+    found = patterns.canonical(text)
+    if not found:
+        remedy = "write a host name as it is in DNS: letters, digits, - and _, labels as xn--..."
+        raise errors.InvalidInput(field="--asks", value=text, remedy=remedy)
+    if port_[1] is not net.Protocol.UDP:
+        remedy = "write --port 53/UDP: what is asked in another way is never put to a filter of names"
+        raise errors.InvalidInput(field="--asks", value=f"{text} by {shown(port_)}", remedy=remedy)
+    return found
+
+
 def shown(port: reachability.Port) -> str:
     """Write a port as `port` reads it."""
     return f"{port[0]}/{port[1].name}" if port[0] else port[1].name
@@ -77,6 +90,11 @@ def flows(placed: snapshot.Snapshot, source: str, destination: str, port: reacha
             yield Asked(flow=_named(placed, flow, opener, receiver, via_service=False))
     if not found:
         raise errors.InvalidInput(field="--to", value=destination, remedy=f"name an end of the same family as {source}")
+
+
+def alternatives(one: Asked, every: Iterable[Asked]) -> list[evaluator.Flow]:
+    """Return the flows of `every` that what is dialled in `one` may become: a Service's address leads to any."""
+    return [other.flow for other in every if other.dialled == one.dialled] if one.dialled else [one.flow]
 
 
 def _named(

@@ -82,6 +82,24 @@ def _rule_lines(rule: evaluator.RuleWalk, *, deciding: bool) -> Iterator[Line]:
             yield Line(depth=4, text=f"{kind}: none of those written can be honoured (A50)", good=False)
 
 
+def query_lines(name: str, answer: queries.Answer) -> Iterator[Line]:
+    """Tell whether a DNS query for a name gets through where the flow does."""
+    said = "let through" if answer.allowed else "refused"
+    heading = f"a DNS query for {name}: {said}{' in audit, and would be refused' if answer.would_refuse else ''}"
+    yield Line(depth=0, text=heading, good=None if answer.would_refuse else answer.allowed, heading=True)
+    yield Line(depth=1, text=answer.because)
+
+
+def query_document(name: str, answer: queries.Answer) -> dict[str, object]:
+    """Return the same as JSON can say it."""
+    return {
+        "name": name,
+        "allowed": answer.allowed,
+        "because": answer.because,
+        "would_refuse": answer.would_refuse,
+    }
+
+
 def document(walk: evaluator.Walk) -> dict[str, object]:
     """Return the walk as JSON can say it."""
     flow = walk.flow

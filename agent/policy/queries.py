@@ -9,7 +9,7 @@ rules cannot restrict (`decode.cilium_ports`), and they speak only where the oth
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agent import snapshot as snapshot_
 from agent.fqdn import patterns
@@ -33,6 +33,8 @@ class Restriction:
     def because(self) -> str:
         """Say it in a sentence."""
         named = ", ".join(map(str, self.rules))
+        if not self.patterns:
+            return f"no DNS query, as what may be asked for differs by backend, by {named} (A42, E17)"
         return f"DNS queries for {' or '.join(map(str, self.patterns))} and nothing else, by {named} (E17)"
 
 
@@ -66,6 +68,40 @@ def evaluate(
         return Answer(allowed=False, because=found.because, restriction=found)
     would_refuse = tried is not None and not tried.admits(name)
     return Answer(allowed=True, because=because, restriction=found, would_refuse=would_refuse)
+
+
+def asked_of(
+    snapshot: snapshot_.Snapshot,
+    flows: Iterable[evaluator.Flow],
+    name: str,
+    audit: audit_.Audit = audit_.NOTHING,
+) -> Answer:
+    """Judge whether whoever reads a query for `name` lets it through that may reach any of `flows`.
+
+    Several flows are those to a Service's endpoints: whoever dials it may ask for what all of them that are allowed
+    let it ask for, and for nothing where they differ. What is denied has no filter: it is for others to drop.
+    """
+    walks = [evaluator.walk(snapshot, dataclasses.replace(flow, names=frozenset()), audit).egress for flow in flows]
+    found, tried = _common(walks, with_audit=False), _common(walks, with_audit=True)
+    admitted = found is None or found.admits(name)
+    return Answer(
+        allowed=admitted,
+        because=found.because if found is not None else "no rule that allows it restricts what may be asked for (E17)",
+        restriction=found,
+        would_refuse=admitted and tried is not None and not tried.admits(name),
+    )
+
+
+def _common(walks: Iterable[evaluator.SideWalk], *, with_audit: bool) -> Restriction | None:
+    """Return what restricts queries to whichever of these is chosen."""
+    sides = ((walk, walk.side.would if with_audit else walk.side) for walk in walks)
+    found = [restriction(walk, with_audit=with_audit) for walk, side in sides if side is not None and side.allowed]
+    restricting = [one for one in found if one is not None]
+    if not restricting:
+        return None
+    rules = tuple(dict.fromkeys(rule for one in restricting for rule in one.rules))
+    alike = len(restricting) == len(found) and len({one.patterns for one in restricting}) == 1
+    return Restriction(rules=rules, patterns=restricting[0].patterns if alike else ())
 
 
 def restriction(walk: evaluator.SideWalk, *, with_audit: bool = False) -> Restriction | None:

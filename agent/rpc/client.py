@@ -174,9 +174,9 @@ class AgentClient:
             raise self._error("nothing is enforced yet", "wait for it with agentctl status --wait")
         return snapshots.load(answer.json)
 
-    def trace(self, source: str, destination: str, port: str) -> traces.Traced:
-        """Trace a flow; raises InvalidInput where an end or the port is wrong."""
-        request = pb.TraceFlowRequest(source=source, destination=destination, port=port)
+    def trace(self, source: str, destination: str, port: str, asks: str = "") -> traces.Traced:
+        """Trace a flow, and a DNS query for a name by it; raises InvalidInput where an end, port or name is wrong."""
+        request = pb.TraceFlowRequest(source=source, destination=destination, port=port, asks=asks)
         return mirror.value(self._ask(self._stub.TraceFlow, request, timeout_s=KERNEL_TIMEOUT_S), traces.Traced)
 
     def tables(self) -> traces.Tables:

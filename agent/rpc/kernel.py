@@ -15,7 +15,7 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from agent import desired as desired_
@@ -23,7 +23,7 @@ from agent import errors, reconciler
 from agent.datapath import base, judge, tracing
 from agent.model import net, resources, verdict
 from agent.observer import stream
-from agent.policy import asked, evaluator
+from agent.policy import asked, evaluator, queries, reachability
 from agent.rpc import naming, paths, traces
 
 Result = TypeVar("Result")
@@ -35,6 +35,8 @@ ROWS_A_BATCH = 500
 VERDICTS_SHOWN = 3
 MODEL = "model and compiled state disagree"
 KERNEL = "model and kernel disagree"
+UNKNOWN_TO_POLICIES = frozenset({verdict.Reason.ENDPOINT_HELD.name.lower(), tracing.UNREAD})
+"""Reasons that no policy knows: a pod is not programmed yet, or nobody can read what it asks for."""
 
 
 class Enforcing(Protocol):
@@ -56,12 +58,16 @@ class Kernel:
         self._datapath, self._loop, self._stream = datapath, loop, stream
         self._turn = asyncio.Lock()
 
-    async def trace(self, source: str, destination: str, port: str) -> traces.Traced:
-        """Trace every flow that the three mean. Raises InvalidInput, DatapathError."""
+    async def trace(self, source: str, destination: str, port: str, asks: str = "") -> traces.Traced:
+        """Trace every flow that the three mean, with a DNS query for `asks` in it ("": none).
+
+        Raises InvalidInput, DatapathError.
+        """
         naming.without_zone("--from", source)
         naming.without_zone("--to", destination)
-        asked.port(port)
-        return await self._in_turn(lambda: self._trace(source, destination, port))
+        number = asked.port(port)
+        wanted = _Wanted(source, destination, number, asked.name(asks, number) if asks else "")
+        return await self._in_turn(lambda: self._trace(wanted))
 
     async def tables(self) -> traces.Tables:
         """List programs and tables. Raises DatapathError."""
@@ -105,11 +111,11 @@ class Kernel:
             raise errors.DatapathError(f"nothing is enforced on {self._node} yet; {remedy}")
         return now
 
-    def _trace(self, source: str, destination: str, port: str) -> traces.Traced:
+    def _trace(self, wanted: _Wanted) -> traces.Traced:
         for attempt in range(TRIES):
             now = self._enforced()
             with contextlib.closing(self._datapath.loaded()) as loaded:
-                found = tuple(self._flows(now, loaded, source, destination, port))
+                found = tuple(self._flows(now, loaded, wanted))
                 at_rest = self._loop.enforcement is now and loaded.generation in {None, now.generation}
             if at_rest or attempt == TRIES - 1 or not any(one.disagreements for one in found):
                 break
@@ -117,13 +123,15 @@ class Kernel:
         return traces.Traced(node=self._node, mode=self._mode, generation=now.generation, flows=found)
 
     def _flows(
-        self, now: reconciler.Enforcement, loaded: tracing.Loaded, source: str, destination: str, port: str
+        self, now: reconciler.Enforcement, loaded: tracing.Loaded, wanted: _Wanted
     ) -> Iterator[traces.FlowTrace]:
-        for one in asked.flows(now.snapshot, source, destination, asked.port(port)):
+        every = list(asked.flows(now.snapshot, wanted.source, wanted.destination, wanted.port))
+        for one in every:
             flow = one.flow
             path = paths.path(flow, self._node, now.snapshot, now.state, dialled=one.dialled is not None)
-            layers = loaded.trace(_question(one, path), now.state)
+            layers = loaded.trace(_question(one, path, wanted.asks), now.state)
             decision = evaluator.evaluate(now.snapshot, flow, now.inputs.audit)
+            query = _query(now, wanted.asks, one, every) if wanted.asks else None
             yield traces.FlowTrace(
                 source=_name(flow.source, flow.source_address),
                 destination=_name(flow.destination, flow.destination_address),
@@ -138,9 +146,12 @@ class Kernel:
                 path=path.hook.value if path.hook is not None else "",
                 path_why=path.why,
                 layers=layers,
-                disagreements=tuple(disagreements(decision, path, layers, via_service=one.dialled is not None)),
-                allowed=decision.allowed and all(layer.loaded.allowed for layer in layers),
+                disagreements=tuple(disagreements(decision, path, layers, query, via_service=one.dialled is not None)),
+                allowed=decision.allowed
+                and (query is None or query.allowed)
+                and all(layer.loaded.allowed for layer in layers),
                 verdicts=self._seen(flow),
+                query=query,
             )
 
     def _seen(self, flow: evaluator.Flow) -> tuple[verdict.VerdictEvent, ...]:
@@ -156,8 +167,31 @@ def _some(rows: Iterator[tracing.Row]) -> list[tracing.Row]:
     return list(itertools.islice(rows, ROWS_A_BATCH))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be traced."""
+
+    source: str
+    destination: str
+    port: reachability.Port
+    asks: str
+
+
+def _query(now: reconciler.Enforcement, name: str, one: asked.Asked, every: Sequence[asked.Asked]) -> traces.QueryTrace:
+    """Put a query to the policies, as it is dialled: of a Service, all endpoints have a say."""
+    answer = queries.asked_of(now.snapshot, asked.alternatives(one, every), name, now.inputs.audit)
+    return traces.QueryTrace(
+        name=name, allowed=answer.allowed, because=answer.because, would_refuse=answer.would_refuse
+    )
+
+
 def disagreements(
-    decision: evaluator.Decision, path: paths.Path, layers: tuple[tracing.Layer, ...], *, via_service: bool
+    decision: evaluator.Decision,
+    path: paths.Path,
+    layers: tuple[tracing.Layer, ...],
+    query: traces.QueryTrace | None = None,
+    *,
+    via_service: bool,
 ) -> Iterator[str]:
     """Yield what does not agree, a line each: the policies with what was compiled, that with the kernel."""
     here = [side for side, judged in ((decision.egress, path.egress), (decision.ingress, path.ingress)) if judged]
@@ -167,8 +201,9 @@ def disagreements(
         if layer.layer is verdict.Layer.SOCKET:
             # Of a Service the hook judges all endpoints at once, and only to deny where each of them is denied.
             by_policy = decision.egress.allowed if not via_service or not layer.compiled.allowed else True
-        held = layer.compiled.reason == verdict.Reason.ENDPOINT_HELD.name.lower()
-        if layer.compiled.allowed != by_policy and not held:
+        if layer.hook == tracing.QUERY and query is not None:
+            by_policy = query.allowed
+        if layer.compiled.allowed != by_policy and layer.compiled.reason not in UNKNOWN_TO_POLICIES:
             policy, compiled = _said(allowed=by_policy), _said(allowed=layer.compiled.allowed)
             yield f"{MODEL}, {name}: {policy} by policy, {compiled} as compiled"
         if layer.loaded.allowed != layer.compiled.allowed:
@@ -183,7 +218,7 @@ def _said(*, allowed: bool) -> str:
     return "allowed" if allowed else "denied"
 
 
-def _question(one: asked.Asked, path: paths.Path) -> tracing.Question:
+def _question(one: asked.Asked, path: paths.Path, asks: str) -> tracing.Question:
     flow = one.flow
     dialled = None
     if one.dialled is not None:
@@ -195,6 +230,8 @@ def _question(one: asked.Asked, path: paths.Path) -> tracing.Question:
         hook=path.hook,
         netns_cookie=path.netns_cookie,
         dialled=dialled,
+        asks=asks,
+        veth_ifindex=path.veth_ifindex,
     )
 
 

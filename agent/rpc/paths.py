@@ -26,6 +26,8 @@ class Path:
     ingress: bool = False
     netns_cookie: int = 0
     """Of the endpoint that dials; 0: none of this node's does."""
+    veth_ifindex: int = 0
+    """The host side of the veth that its packets come by; 0: of none of this node's endpoints."""
 
 
 def path(  # noqa: PLR0911 - one a rule
@@ -36,16 +38,19 @@ def path(  # noqa: PLR0911 - one a rule
     own = known.addresses if known is not None else ()
     client, server = (endpoint_at(state, address) for address in (flow.source_address, flow.destination_address))
     cookie = client.netns_cookie if client is not None else 0
+    veth = client.veth_ifindex if client is not None else 0
     if flow.source_address == flow.destination_address:
         if dialled:
-            return Path(hook=None, why="the pod is sent back to itself by its own Service", netns_cookie=cookie)
+            why = "the pod is sent back to itself by its own Service"
+            return Path(hook=None, why=why, netns_cookie=cookie, veth_ifindex=veth)
         return Path(hook=None, why="it never leaves the pod (rule A40)")
     if flow.source_address in own:
         return Path(hook=None, why=f"what node {node} itself sends passes by position (rules A18, A37)")
     if flow.destination_address in own:
         if client is None:
             return Path(hook=None, why=f"it is for node {node} itself, from none of its pods (rule A18)")
-        return Path(hook=judge.Hook.LOCAL_IN, why=f"for node {node} itself", egress=True, netns_cookie=cookie)
+        why = f"for node {node} itself"
+        return Path(hook=judge.Hook.LOCAL_IN, why=why, egress=True, netns_cookie=cookie, veth_ifindex=veth)
     here = [
         found is not None or _is_on(party, node) for found, party in ((client, flow.source), (server, flow.destination))
     ]
@@ -57,6 +62,7 @@ def path(  # noqa: PLR0911 - one a rule
         egress=client is not None,
         ingress=server is not None,
         netns_cookie=cookie,
+        veth_ifindex=veth,
     )
 
 

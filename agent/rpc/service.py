@@ -150,7 +150,7 @@ class AgentService(getters.Getters):
     ) -> pb.TraceFlowResponse:
         """Trace one flow by the policies, the compiled state and the kernel."""
         async with refusals.told(context):
-            found = await self._kernel.trace(request.source, request.destination, request.port)
+            found = await self._kernel.trace(request.source, request.destination, request.port, request.asks)
             return mirror.message(found, pb.TraceFlowResponse)
 
     async def ListMaps(  # noqa: N802 - agent.proto

@@ -26,6 +26,18 @@ class Side:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QueryTrace:
+    """What the policies say of a DNS query (rule E17)."""
+
+    name: str
+    allowed: bool
+    """It may be asked for; whether policy lets the flow through is another matter."""
+    because: str
+    would_refuse: bool = False
+    """It passes, and would be refused were the policies in audit enforced (rule A51)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FlowTrace:
     """One flow: by the policies, by the compiled state, by the kernel."""
 
@@ -50,6 +62,8 @@ class FlowTrace:
     """By the policies at both ends, and by the kernel at this node."""
     verdicts: tuple[verdict.VerdictEvent, ...] = ()
     """The last ones of this flow that the agent has seen."""
+    query: QueryTrace | None = None
+    """None where none was asked about."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

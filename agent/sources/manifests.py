@@ -4,23 +4,30 @@ A file that cannot be read as YAML, on one machine at one moment, must not take 
 while watching, the last good content of each file stays in force until the file can be read again or is
 deleted, and a copy under the state directory carries it over a restart. Offline there is no last content,
 and such a file is an error. Single objects that are wrong are `decode`'s business.
+
+A large file takes seconds to parse. Watching, files are read in a thread, so that everybody else on the event loop goes
+on meanwhile; one reading at a time, and nobody closes what it reads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import os
 import pathlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from typing import IO
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, TypeVar
 
 from agent import decode, errors, snapshot
 from agent.model import resources
 from agent.sources import documents, inotify, tree
+
+Result = TypeVar("Result")
 
 STDIN = pathlib.Path("-")
 COPIES = "manifests"
@@ -169,25 +176,27 @@ class ManifestSource:
             changed_unix_ns = time.time_ns()
             last: Update | None = None
             while True:
-                update = self._read(changed_unix_ns, watches)
+                read = functools.partial(self._read_after, last, changed_unix_ns, watches)
+                update, is_news = await _in_thread(read)
                 for _ in range(_FIRST_READS if last is None else 0):
                     if self._retry_s is None:
                         break
                     await watches.settled(quiet_s=QUIET_S, limit_s=SETTLE_LIMIT_S)
-                    update = self._read(changed_unix_ns, watches)
-                if (
-                    last is None
-                    or update.snapshot != last.snapshot
-                    or (
-                        # A digest is news only once every file it is over has been taken.
-                        update.digest != last.digest and self._retry_s is None
-                    )
-                ):
+                    update, is_news = await _in_thread(read)
+                if is_news:
                     last = update
                     yield update
                 await watches.changed(self._retry_s)
                 changed_unix_ns = time.time_ns()
                 await watches.settled(quiet_s=QUIET_S, limit_s=SETTLE_LIMIT_S)
+
+    def _read_after(self, last: Update | None, changed_unix_ns: int, watches: inotify.Inotify) -> tuple[Update, bool]:
+        """Read the directory, and tell whether it says anything that the last update did not."""
+        update = self._read(changed_unix_ns, watches)
+        if last is None or update.snapshot != last.snapshot:
+            return update, True
+        # A digest is news only once every file it is over has been taken.
+        return update, update.digest != last.digest and self._retry_s is None
 
     def _read(self, changed_unix_ns: int, watches: inotify.Inotify | None) -> Update:
         """Read the directory, having its directories watched before each is listed."""
@@ -294,6 +303,16 @@ class ManifestSource:
     def _copy(self, name: str) -> pathlib.Path:
         """Return where the copy of a file is: names are hashed, for they may be long and have directories."""
         return self._copies / hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+async def _in_thread(read: Callable[[], Result]) -> Result:
+    """Read in a thread, and outlive it: what it reads must not be closed."""
+    running = asyncio.ensure_future(asyncio.to_thread(read))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait((running,))
+        raise
 
 
 def _problem(name: str, reason: str) -> resources.Problem:

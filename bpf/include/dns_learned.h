@@ -178,13 +178,16 @@ static __always_inline bool learned_merge(struct learned_value *value, __u32 cla
 
 static __always_inline bool learned_insert(struct dns_walk *walk, __u32 class_)
 {
-	struct learned_value value = { .of = { { .class_ = class_, .expires_ns = walk->expires_ns } } };
+	struct learned_value *value = &walk->row;
 	int place = nw_dns_place();
 
 	if (place == NW_DNS_NO_PLACE)
 		return false;
-	value.place = place;
-	return !bpf_map_update_elem(&fqdn_learned, &walk->target, &value, BPF_NOEXIST);
+	__builtin_memset(value, 0, sizeof(*value));
+	value->of[0].class_ = class_;
+	value->of[0].expires_ns = walk->expires_ns;
+	value->place = place;
+	return !bpf_map_update_elem(&fqdn_learned, &walk->target, value, BPF_NOEXIST);
 }
 
 /* Learn `walk->target` for one class. Returns whether it could not be; then nothing is lost but this. */

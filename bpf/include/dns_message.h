@@ -3,6 +3,7 @@
 #ifndef NODEWALL_DNS_MESSAGE_H
 #define NODEWALL_DNS_MESSAGE_H
 
+#include "dns_maps.h"
 #include "dns_name.h"
 #include "dns_packet.h"
 #include "dns_walk.h"
@@ -11,25 +12,37 @@
 #define NW_DNS_OPCODE 0x78
 #define NW_DNS_RCODE 0x0f		/* second byte */
 
-/* Bring the message into this processor's walk. Null: it has no header, or could not be read. */
-static __always_inline struct dns_walk *dns_message_load(struct __sk_buff *skb, const struct dns_packet *packet)
+/* How much of a message of so many bytes is read. */
+static __always_inline __u32 dns_message_length(__u32 length)
 {
-	struct dns_walk *walk = dns_walk_find();
-	__u32 length = packet->length;
-
-	if (!walk || length < NW_DNS_HEADER)
-		return 0;
 	if (length > NW_DNS_MESSAGE_MAX)
 		length = NW_DNS_MESSAGE_MAX;
-	length = dns_bounded(length - 1, NW_DNS_MESSAGE_MAX - 1) + 1;
-	if (bpf_skb_load_bytes(skb, packet->message, walk->message, length))
-		return 0;
+	return dns_bounded(length - 1, NW_DNS_MESSAGE_MAX - 1) + 1;
+}
+
+/* Take what lies in `walk` for a message of so many bytes, of which nothing is known yet. */
+static __always_inline void dns_message_begin(struct dns_walk *walk, const struct dns_packet *packet, __u32 length)
+{
 	walk->length = length;
 	__builtin_memset(&walk->told, 0, sizeof(walk->told));
 	walk->told.time_ns = bpf_ktime_get_boot_ns();
 	walk->told.length = length;
 	walk->told.protocol = packet->protocol;
 	walk->told.resolver = packet->resolver;
+}
+
+/* Bring the message into this processor's walk. Null: it has no header, or could not be read. */
+static __always_inline struct dns_walk *dns_message_load(struct __sk_buff *skb, const struct dns_packet *packet)
+{
+	struct dns_walk *walk = dns_walk_find();
+	__u32 length;
+
+	if (!walk || packet->length < NW_DNS_HEADER)
+		return 0;
+	length = dns_message_length(packet->length);
+	if (bpf_skb_load_bytes(skb, packet->message, walk->message, length))
+		return 0;
+	dns_message_begin(walk, packet, length);
 	return walk;
 }
 

@@ -3,8 +3,8 @@
  * Where in a frame a DNS message lies. packet.h reads packets by dynptr, which older kernels have not; here it is
  * bpf_skb_load_bytes, which takes them in several pieces just as well.
  *
- * Only what can be read whole: a UDP datagram that is no fragment, or a TCP segment that is exactly one message with
- * its length before it (RFC 1035 4.2.2). IPv6 extension headers are not followed: no resolver sends any.
+ * A UDP datagram that is no fragment is one; of a TCP segment dns_stream.h knows what it continues. IPv6 extension
+ * headers are not followed: no resolver sends any.
  */
 #ifndef NODEWALL_DNS_PACKET_H
 #define NODEWALL_DNS_PACKET_H
@@ -22,7 +22,13 @@
 #define NW_DNS_FRAGMENT 0x3fff	/* iphdr.frag_off: more fragments, or an offset */
 #define NW_DNS_FRAGMENT6 44	/* ipv6hdr.nexthdr */
 
-enum dns_kind { DNS_NOTHING, DNS_MESSAGE, DNS_FRAGMENT, DNS_SPLIT };
+#define NW_TCP_FLAGS 13		/* offset in the header */
+#define NW_TCP_FIN 0x01
+#define NW_TCP_SYN 0x02
+#define NW_TCP_RST 0x04
+#define NW_TCP_ACK 0x10
+
+enum dns_kind { DNS_NOTHING, DNS_MESSAGE, DNS_SEGMENT, DNS_FRAGMENT, DNS_SPLIT };
 enum dns_way { DNS_FROM_RESOLVER, DNS_TO_RESOLVER };
 
 struct dns_packet {
@@ -30,9 +36,12 @@ struct dns_packet {
 	__be16 client_port;
 	__u8 protocol;
 	__u8 fragment;
+	__u8 flags;		/* TCP: FIN, SYN, RST, ACK */
 	__u32 transport;	/* offset in the frame */
-	__u32 message;		/* likewise */
-	__u32 length;		/* of the message */
+	__u32 end;		/* of the packet, likewise; frames may have padding behind it */
+	__u32 message;		/* likewise; of a segment: all that it carries */
+	__u32 length;		/* of that */
+	__u32 sequence;		/* TCP: of its first byte */
 };
 
 static __always_inline bool dns_read4(struct __sk_buff *skb, enum dns_way way, struct dns_packet *packet)
@@ -44,6 +53,7 @@ static __always_inline bool dns_read4(struct __sk_buff *skb, enum dns_way way, s
 	packet->protocol = ip.protocol;
 	packet->fragment = !!(ip.frag_off & bpf_htons(NW_DNS_FRAGMENT));
 	packet->transport = ETH_HLEN + ip.ihl * 4;
+	packet->end = ip.tot_len ? ETH_HLEN + bpf_ntohs(ip.tot_len) : skb->len;	/* 0: more than fits there */
 	addr_set4(&packet->resolver, way == DNS_FROM_RESOLVER ? ip.saddr : ip.daddr);
 	return true;
 }
@@ -57,6 +67,7 @@ static __always_inline bool dns_read6(struct __sk_buff *skb, enum dns_way way, s
 	packet->fragment = ip.nexthdr == NW_DNS_FRAGMENT6;
 	packet->protocol = packet->fragment ? NW_PROTO_UDP : ip.nexthdr;
 	packet->transport = ETH_HLEN + sizeof(ip);
+	packet->end = ip.payload_len ? packet->transport + bpf_ntohs(ip.payload_len) : skb->len;
 	if (way == DNS_FROM_RESOLVER)
 		__builtin_memcpy(&packet->resolver, &ip.saddr, sizeof(packet->resolver));
 	else
@@ -91,24 +102,20 @@ static __always_inline enum dns_kind dns_read_udp(struct __sk_buff *skb, struct 
 	return DNS_MESSAGE;
 }
 
+/* A segment that carries something, or begins or ends a stream. */
 static __always_inline enum dns_kind dns_read_tcp(struct __sk_buff *skb, struct dns_packet *packet)
 {
 	struct tcphdr tcp;
-	__be16 length;
-	__u32 begin;
 
 	if (bpf_skb_load_bytes(skb, packet->transport, &tcp, sizeof(tcp)))
 		return DNS_NOTHING;
-	begin = packet->transport + tcp.doff * 4;
-	if (begin >= skb->len)
-		return DNS_NOTHING;	/* no payload */
-	if (bpf_skb_load_bytes(skb, begin, &length, sizeof(length)))
-		return DNS_SPLIT;
-	packet->message = begin + sizeof(length);
-	packet->length = bpf_ntohs(length);
-	if (packet->length < NW_DNS_HEADER || packet->message + packet->length != skb->len)
-		return DNS_SPLIT;
-	return DNS_MESSAGE;
+	packet->flags = ((const __u8 *)&tcp)[NW_TCP_FLAGS] & (NW_TCP_FIN | NW_TCP_SYN | NW_TCP_RST | NW_TCP_ACK);
+	packet->message = packet->transport + tcp.doff * 4;
+	if (packet->message > packet->end || packet->end > skb->len)
+		return DNS_NOTHING;
+	packet->length = packet->end - packet->message;
+	packet->sequence = bpf_ntohl(tcp.seq) + !!(packet->flags & NW_TCP_SYN);
+	return packet->length || packet->flags & ~NW_TCP_ACK ? DNS_SEGMENT : DNS_NOTHING;
 }
 
 /* What there is between a pod and port 53 in this frame. */

@@ -138,7 +138,7 @@ enum nw_dns_counter {
 	NW_DNS_COUNT_UNTRUSTED,		/* answers from somebody who is no resolver of ours */
 	NW_DNS_COUNT_UNASKED,		/* answers from a resolver to what nobody asked, or nobody any more */
 	NW_DNS_COUNT_FRAGMENTED,	/* from a resolver, not to be read here */
-	NW_DNS_COUNT_SPLIT,		/* likewise, TCP segments that are not one message */
+	NW_DNS_COUNT_SPLIT,		/* likewise, TCP segments of streams that cannot be followed (dns_stream.h) */
 	NW_DNS_COUNT_TOO_LONG,		/* the beginning was read */
 	NW_DNS_COUNT_TOO_MANY_RECORDS,	/* the first ones were read */
 	NW_DNS_COUNT_ADDRESSES,		/* learned or refreshed, once a class */
@@ -148,6 +148,7 @@ enum nw_dns_counter {
 	NW_DNS_COUNT_ANSWERS_LOST,	/* not told: the ring was full */
 	NW_DNS_COUNT_REFUSED,		/* refused or dropped by a filter, told or kept back */
 	NW_DNS_COUNT_WOULD_REFUSE,
+	NW_DNS_COUNT_HELD,		/* TCP segments of a resolver that were dropped: what comes before them was lost */
 	NW_DNS_COUNT_MAX,
 };
 

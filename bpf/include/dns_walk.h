@@ -7,10 +7,48 @@
 #ifndef NODEWALL_DNS_WALK_H
 #define NODEWALL_DNS_WALK_H
 
+#include "dns_packet.h"
 #include "dns_types.h"
 #include "engine.h"
 
 #define NW_DNS_BEYOND 32	/* behind the longest message: what is read at its last byte is ours, too */
+
+/* One way of a connection. */
+struct dns_stream_key {
+	__u32 endpoint;
+	struct addr6 resolver;
+	__be16 client_port;
+	__u8 way;			/* enum dns_way */
+	__u8 pad1;
+};
+
+/* Where a stream is within its messages, each with its length before it (RFC 1035 4.2.2). */
+struct dns_place {
+	__u32 have;			/* bytes of the message under way that are there, its length's included */
+	__u32 length;			/* of it, as it says; of the first byte alone: what that says */
+	__u32 torn;			/* its content is not there: it cannot be read, but its end is known */
+};
+
+struct dns_stream {
+	__u32 claims;		/* processors that are here; one at a time reads */
+	__u32 first;		/* number of its SYN, or before where reading began */
+	__u32 next;		/* of the byte that is to be read next */
+	struct dns_place place;
+	__u32 early;		/* where a query begins that came ahead and was read, and */
+	__u32 early_end;	/* what is behind it; the same: none */
+	__u32 held;		/* segments that were dropped since it last went on */
+	__u32 lost;		/* what came is not known any more */
+};
+
+/* A segment that is being read. */
+struct dns_segment {
+	struct dns_stream_key key;
+	struct dns_stream begun;	/* what is to be written down of it */
+	struct dns_place place;
+	__u32 at;			/* offset in the frame of what is still to be read */
+	__u32 left;			/* bytes of it */
+	__u32 taken;			/* the last message was a query, or answered one */
+};
 
 struct dns_walk {
 	struct dns_answer told;		/* with the message behind it: one piece for the ring */
@@ -32,6 +70,9 @@ struct dns_walk {
 	__u16 address_at[NW_DNS_RECORDS_MAX];	/* type, class, TTL, length and data of each */
 	struct learned_key target;	/* what is being learned */
 	__u64 expires_ns;
+	struct learned_value row;	/* that is being made; like the following one it has no room on the stack */
+	struct dns_packet packet;	/* the message that is being read, as one of a segment */
+	struct dns_segment segment;
 };
 
 struct {

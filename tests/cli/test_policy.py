@@ -239,6 +239,35 @@ def test_a_service_without_endpoints_is_refused_by_no_policy(services: str) -> N
     assert "Service x/empty has no endpoint there" in found.stderr
 
 
+ASKING = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: asks, namespace: x}
+spec:
+  endpointSelector: {}
+  egress:
+    - toEntities: [all]
+      toPorts:
+        - ports: [{port: "53", protocol: UDP}]
+          rules: {dns: [{matchPattern: "*.example.com"}]}
+"""
+
+
+def test_a_query_is_explained_beside_the_flow_that_carries_it(cluster: str, tmp_path: pathlib.Path) -> None:
+    """Rule E17."""
+    path = tmp_path / "asks.yaml"
+    path.write_text(ASKING)
+    words = ("explain", "-f", cluster, "-f", str(path), "--from", "x/a", "--to", "y/b", "--port", "53/UDP")
+    for name, said, allowed in (("API.example.com.", "let through", True), ("example.com", "refused", False)):
+        found = run(*words, "--asks", name)
+        assert found.stdout.startswith("x/a (10.244.1.10) to y/b (10.244.1.20) port 53/UDP: allowed\n")
+        assert f"\na DNS query for {name.lower().rstrip('.')}: {said}\n  DNS queries for *.example.com" in found.stdout
+        (flow,) = json.loads(run(*words, "--asks", name, "-o", "json").stdout)["flows"]
+        assert flow["query"]["allowed"] is allowed
+    for wrong in (("--asks", "not a name"), ("--asks", "a.example.com", "--port", "53/TCP")):
+        assert run(*words, *wrong).exit_code == 2
+
+
 def test_icmp_is_explained_without_a_port(cluster: str) -> None:
     """Rule A41."""
     found = run("explain", "-f", cluster, "--from", "x/b", "--to", "x/a", "--port", "icmp")

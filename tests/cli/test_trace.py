@@ -88,8 +88,9 @@ class Answering:
         self.found, self.held = found, tables
         self.asked: dict[str, object] = {}
 
-    def trace(self, source: str, destination: str, port: str) -> traces.Traced:
+    def trace(self, source: str, destination: str, port: str, asks: str = "") -> traces.Traced:
         assert (source, destination, port) == ("x/a", "service/x/web", "443/tcp")
+        self.asked = {"asks": asks}
         assert self.found is not None
         return self.found
 
@@ -151,6 +152,24 @@ def test_what_is_in_audit_is_allowed_and_says_what_would_be_denied(answering: An
     assert ended.exit_code == output.ExitCode.OK
     assert ended.output.startswith("ALLOWED IN AUDIT x/a (10.0.0.2) -> x/b")
     assert "in audit, would be denied: isolated by \\x1b[31m\n" in ended.output
+
+
+def test_a_query_is_told_with_what_the_policies_say_of_it(answering: Answering) -> None:
+    """Rule E17."""
+    (flow,) = traced(allowed=False).flows
+    query = traces.QueryTrace(name="api.example.com", allowed=False, because=f"DNS queries for {HOSTILE} alone")
+    answering.found = dataclasses.replace(traced(), flows=(dataclasses.replace(flow, query=query),))
+    ended = run(*ASK, "--asks", "api.example.com")
+    assert answering.asked == {"asks": "api.example.com"}
+    assert ended.exit_code == output.ExitCode.DISAGREEMENT
+    assert " 443/TCP asking for api.example.com by Service x/web" in ended.output
+    assert "policy   query   denied: DNS queries for \\x1b[31m alone\n" in ended.output
+    would = dataclasses.replace(query, allowed=True, would_refuse=True)
+    (flow,) = traced().flows
+    answering.found = dataclasses.replace(traced(), flows=(dataclasses.replace(flow, query=would),))
+    ended = run(*ASK, "--asks", "api.example.com")
+    assert ended.output.startswith("ALLOWED IN AUDIT x/a")
+    assert "in audit, would be refused\n" in ended.output
 
 
 def test_a_trace_has_no_names(answering: Answering) -> None:

@@ -1,5 +1,7 @@
 """One cluster and one image for all tests here; they run when `make test-cluster` asks for them.
 
+A part of them, with the marker `daily`, is asked for by `make test` as well (`scripts/cluster-daily`).
+
 NODEWALL_CLUSTER_COMBINATION is `CNI-PROXY-ENGINE`, ptp-iptables-nfbpf unless told. NODEWALL_IMAGE is an archive of the
 image; without it the image is built.
 """
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import bed, combinations, deployment, overlay, programs, settings
+from tests.cluster import bed, combinations, deployment, lacking, overlay, programs, settings
 
 ASKED = "NODEWALL_TEST_CLUSTER"
 
@@ -27,7 +29,7 @@ def combination() -> combinations.Combination:
 def cluster(combination: combinations.Combination) -> Iterator[bed.Bed]:
     if os.environ.get(ASKED) != "1":
         pytest.skip("make test-cluster runs these")
-    shape = settings.Shape(name="nwct", cni=combination.cni, proxy=combination.proxy)
+    shape = settings.Shape(name=lacking.NAME, cni=combination.cni, proxy=combination.proxy)
     try:
         programs.require()
     except programs.Missing as missing:

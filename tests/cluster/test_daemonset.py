@@ -56,6 +56,7 @@ def workload(cluster: bed.Bed, request: pytest.FixtureRequest) -> Iterator[Workl
     cluster.kubectl("delete", "namespace", where, "--wait=false")
 
 
+@pytest.mark.daily
 def test_from_nothing_to_ready_and_back_without_a_trace(
     cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path
 ) -> None:

@@ -31,6 +31,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "http6": {"httpGet": {"port": workloads.PORT, "path": "/hostname", "host": "http6.probed.test"}},
     "tcp6": {"tcpSocket": {"port": workloads.PORT, "host": "tcp6.probed.test"}},
 }
+DAILY = ("http", "grpc", "tcp6")
+"""Each way to probe, and each family."""
 PROBE = {"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 1}
 PATIENT = {"periodSeconds": 1, "failureThreshold": 120, "timeoutSeconds": 1}
 
@@ -86,7 +88,9 @@ def is_ready(asked: api.Api, name: str) -> bool:
     return status["containerStatuses"][0]["ready"] and not status["containerStatuses"][0]["restartCount"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.daily] if kind in DAILY else []) for kind in KINDS]
+)
 def test_probes_pass_under_a_default_deny(cluster: bed.Bed, asked: api.Api, hosts: pathlib.Path, kind: str) -> None:
     document = pod(kind)
     name = document["metadata"]["name"]

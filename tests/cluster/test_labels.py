@@ -47,6 +47,7 @@ def identities(asked: api.Api) -> dict[str, tuple[Any, Any]]:
     }
 
 
+@pytest.mark.daily
 def test_labels_of_pods_and_namespaces_hold_as_they_change(cluster: bed.Bed, asked: api.Api) -> None:
     before = identities(asked)
     server = workloads.addresses(cluster, SERVERS, "server")

@@ -21,6 +21,8 @@ from tests.support import cases
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.slow]
 
 TABLES = [cases.load(path) for path in sorted((cases.DIRECTORY / "networkpolicy").glob("*.yaml"))]
+DAILY = frozenset({2, 10, 14, 20, 22, 28, 35, 38, 43})
+"""Tables that stand for the others in `make test`: both directions, each kind of peer, ports, protocols, changes."""
 PATIENCE_S = (0.7, 1.5, 3.0)
 """Time-outs of the tries, one after the other: who is reached and must not be is asked again as well, since labels
 come to the agents on their own way."""
@@ -139,6 +141,7 @@ def asked(pods: Nine) -> Iterator[api.Api]:
         yield opened
 
 
+@pytest.mark.daily
 def test_without_policies_everybody_reaches_everybody(pods: Nine, asked: api.Api) -> None:
     pods.agents.caught_up(asked)
     everybody = [
@@ -151,7 +154,13 @@ def test_without_policies_everybody_reaches_everybody(pods: Nine, asked: api.Api
     assert not wrong, "\n  ".join(wrong)
 
 
-@pytest.mark.parametrize("case", TABLES, ids=[case.path.stem for case in TABLES])
+def _parameters() -> Iterator[object]:
+    for case in TABLES:
+        daily = int(case.path.stem.partition("-")[0]) in DAILY
+        yield pytest.param(case, marks=[pytest.mark.daily] if daily else [], id=case.path.stem)
+
+
+@pytest.mark.parametrize("case", list(_parameters()))
 def test_connections_are_as_the_table_says(pods: Nine, asked: api.Api, case: cases.Case) -> None:
     for number, step in enumerate(case.steps):
         pods.become(asked, step)

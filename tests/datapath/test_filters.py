@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 
 from agent import desired
@@ -67,3 +68,54 @@ def test_what_policies_leave_unrestricted_is_admitted_without_a_look_at_the_name
     server = next(iter(state.hosts))
     found = datapath.judge_query(client=server, server=server, port=9, name="a.example")
     assert found.admission is judge.Admission.ADMITTED
+
+
+def _answers(judging: judge.Judge, flow: judge.Flow, cookie: int) -> tuple[judge.Judgement, ...]:
+    hooks = (judging.packet(flow, hook) for hook in judge.Hook)
+    return (*hooks, judging.connect(cookie, flow.server, flow.protocol, flow.port))
+
+
+def test_where_nobody_reads_queries_what_a_filter_restricts_is_denied_and_nothing_else_changes() -> None:
+    """Rule A50: a pod whose veth has no program of ours never reaches more than one that has."""
+    denied = 0
+    for state in (state for seed in SEEDS for state in _states(seed) if state.filters):
+        blind = lookups.InState(state, reads=lambda _: False)
+        tables = lookups.InTables(plan.at_rest(state, unread=frozenset(state.endpoints)))
+        veths = frozenset(item.veth_ifindex for item in state.endpoints.values())
+        reading = judge.Judge(lookups.InState(state))
+        endpoints = [item for item in state.endpoints.values() if item.addresses]
+        servers = (*list(state.hosts)[:8], *{frontend.address for frontend in state.frontends})
+        for item, server, port in itertools.product(endpoints, servers, random_cluster.NUMBERS):
+            if server.version != item.addresses[0].version:
+                continue
+            flow = judge.Flow(item.addresses[0], server, net.Protocol.UDP.value, port)
+            recording = walk.Recording(walk.of_state(state, flow.client, flow.server, unread=veths))
+            said = [_answers(judge.Judge(where), flow, item.netns_cookie) for where in (blind, tables, recording)]
+            assert said[0] == said[1] == said[2], flow
+            for seen, unseen in zip(_answers(reading, flow, item.netns_cookie), said[0], strict=True):
+                assert unseen == seen or (seen.allowed and unseen.verdict is not seen.verdict), flow
+                assert seen.allowed or not unseen.allowed, flow
+                denied += unseen.unread
+            names = state.names.of(random_asking.NAMES[0])
+            assert judge.Judge(blind).query(flow, names).admission is judge.Admission.ADMITTED
+    assert denied
+
+
+def test_what_is_no_datagram_is_refused_where_a_filter_holds() -> None:
+    """As the program has it: a stream can be cut so that nobody can tell what it asks."""
+    key, number = plan.PolicyKey(7, 0, net.Direction.EGRESS, 0, 0, 0), 0x0F000001
+    slot = plan.EndpointSlot(ingress_set=0, egress_set=7, held=False, egress_asks=True)
+    tables = plan.Tables(
+        policy={
+            key: desired.Row(desired.Action.ALLOW, 0, asks=number),
+            plan.filter_key(number, 9): desired.Row(desired.Action.ALLOW, 0),
+        },
+        endpoints={5: plan.EndpointValue(slots=(slot, slot), ingress_ifindex=0)},
+        ep_by_ifindex={3: (5, 5)},
+    )
+    judging = judge.Judge(lookups.InTables(tables))
+    client, server = (ipaddress.ip_address(f"10.0.0.{number}") for number in (1, 2))
+    for protocol, admission in ((17, judge.Admission.ADMITTED), (6, judge.Admission.REFUSED)):
+        flow = judge.Flow(client, server, protocol, 53)
+        assert judging.query(flow, [9], interface=3).admission is admission
+        assert judging.query(flow, [9]).admission is judge.Admission.ADMITTED, "the address is no pod's"

@@ -48,6 +48,15 @@ def test_a_phase_that_fails_shows_its_output_and_keeps_its_status() -> None:
     assert "house self test" in outcome.stderr
 
 
+def test_without_kubernetes_programs_one_line_says_what_is_not_run_and_why_and_nothing_fails() -> None:
+    outcome = run("scripts/cluster-daily", sys.executable, NODEWALL_CLUSTER_BIN="/nowhere")
+    assert outcome.returncode == 0
+    (line,) = outcome.stdout.splitlines()
+    assert line.startswith("three nodes ")
+    assert "not run: " in line
+    assert not outcome.stderr
+
+
 @pytest.mark.root
 def test_missing_packages_are_named_in_one_line_to_somebody_who_is_not_root(machine: pathlib.Path) -> None:
     packages = (ROOT / "scripts" / "packages").read_text()

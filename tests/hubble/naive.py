@@ -29,6 +29,8 @@ def _one(field: str, value: object, flow: pb.Flow) -> bool:  # noqa: C901, PLR09
             return flow.is_reply.value == value
         case "uuid":
             return flow.uuid == value
+        case "dns_query":
+            return bool(flow.l7.dns.query) and re.search(str(value), flow.l7.dns.query) is not None
         case "event_type":
             assert isinstance(value, pb.EventTypeFilter)
             same = flow.event_type.type == value.type

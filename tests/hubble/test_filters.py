@@ -66,6 +66,9 @@ TABLE: tuple[pb.FlowFilter, ...] = (
     ONE(ip_version=["IPv6"]),
     ONE(ip_version=["IP_NOT_USED"]),
     ONE(uuid=[RECORDS[7].uuid, "nonsense"]),
+    ONE(dns_query=["^api[.]"]),
+    ONE(dns_query=["", "nothing"]),
+    ONE(dns_query=[r"(?i)EXAMPLE\.com\.$", "^n"], verdict=["DROPPED"]),
     ONE(traffic_direction=["INGRESS"]),
     ONE(traffic_direction=["EGRESS"]),
     ONE(drop_reason_desc=["POLICY_DENIED"]),
@@ -149,6 +152,9 @@ def test_a_field_inside_a_field_is_refused_too() -> None:
         ONE(source_label=["app=web=x"]),
         ONE(source_label=["a in b"]),
         ONE(source_identity=range(filters.VALUES_MOST + 1)),
+        ONE(dns_query=["a("]),
+        ONE(dns_query=["(?=a)"]),
+        ONE(dns_query=["a{1001}"]),
     ],
     ids=lambda wanted: str(wanted)[:40],
 )
@@ -160,6 +166,13 @@ def test_what_cannot_be_read_is_refused_and_never_passed_over(wanted: pb.FlowFil
 def test_too_many_filters_are_refused() -> None:
     with pytest.raises(errors.InvalidInput, match="blacklist"):
         filters.wanted([], [ONE()] * (filters.FILTERS_MOST + 1))
+
+
+def test_regular_expressions_of_a_request_are_bounded() -> None:
+    asking = [ONE(dns_query=["a"] * filters.EXPRESSIONS_MOST)]
+    filters.wanted(asking, [ONE()])
+    with pytest.raises(errors.InvalidInput, match="dns_query"):
+        filters.wanted(asking, [ONE(dns_query=["a"])])
 
 
 def test_a_pod_cannot_label_itself_into_another_namespace_or_out_of_the_cluster() -> None:

@@ -51,6 +51,7 @@ PICTURE = picture.Picture(
         evicted={"endpoint_full": 0, "names_full": 1, "node_full": 0},
         forgotten={"name": 0, "address": 2},
         lost=0,
+        held=6,
         replayed=5,
         late=0,
         remembered={"name": 7, "address": 8},

@@ -86,6 +86,44 @@ def test_who_restricts_is_in_the_explanation_and_in_the_document() -> None:
     assert unrestricted["queries"] is None
 
 
+SECOND = dataclasses.replace(FLOW, destination_address=ipaddress.ip_address("10.0.0.3"))
+"""To another backend, of which nothing is known but its address."""
+
+
+def test_a_service_may_be_asked_for_what_each_backend_that_is_allowed_may_be_asked_for() -> None:
+    cluster = _cluster(_asking("one", "one.example"))
+    both = dataclasses.replace(FLOW, source_address=SECOND.destination_address)
+    for flows in ([FLOW], [FLOW, both], [FLOW, SECOND]):
+        assert queries.asked_of(cluster, flows, "one.example").allowed
+        refused = queries.asked_of(cluster, flows, "two.example")
+        assert not refused.allowed
+        assert refused.because.startswith("DNS queries for one.example and nothing else")
+
+
+def test_where_backends_differ_a_service_may_be_asked_for_nothing() -> None:
+    anybody = _policy("world", TO_53)
+    peers = (resources.IPBlock(cidr=ipaddress.ip_network("10.0.0.3/32")),)
+    anybody = dataclasses.replace(anybody, egress=(resources.PolicyRule(peers=peers, ports=(TO_53,)),))
+    answer = queries.asked_of(_cluster(_asking("one", "one.example"), anybody), [FLOW, SECOND], "one.example")
+    assert not answer.allowed
+    assert answer.because.startswith("no DNS query, as what may be asked for differs by backend, by Cilium")
+
+
+def test_what_is_denied_has_no_filter_for_it_is_for_others_to_drop() -> None:
+    elsewhere = dataclasses.replace(FLOW, port=54)
+    answer = queries.asked_of(_cluster(_asking("one", "one.example")), [elsewhere], "two.example")
+    assert (answer.allowed, answer.restriction) == (True, None)
+
+
+def test_a_query_is_told_in_lines_and_as_a_document() -> None:
+    answer = queries.asked_of(_cluster(_asking("one", "one.example")), [FLOW], "two.example")
+    heading, because = explain.query_lines("two.example", answer)
+    assert (heading.text, heading.good) == ("a DNS query for two.example: refused", False)
+    assert because.text == answer.because
+    document = explain.query_document("two.example", answer)
+    assert (document["name"], document["allowed"], document["would_refuse"]) == ("two.example", False, False)
+
+
 def test_a_rule_reads_in_words_as_what_it_restricts() -> None:
     (rule,) = words.rules(_asking("one", "one.example", "*.two.example"))
     assert rule.text.endswith("on UDP 53 for DNS queries for one.example or *.two.example alone")

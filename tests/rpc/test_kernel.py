@@ -41,7 +41,8 @@ def enforcement(
         for place, pod in enumerate(known.pods.values(), 1000)
         if pod.node == NODE
     )  # fmt: skip
-    compiled = compiler.compile_node(known, endpoint.NodeView(name=NODE, sandboxes=sandboxes, audit=in_audit))
+    view = endpoint.NodeView(name=NODE, sandboxes=sandboxes, audit=in_audit, learns_names=True, filters_queries=True)
+    compiled = compiler.compile_node(known, view)
     return reconciler.Enforcement(
         inputs=reconciler.Inputs(audit=in_audit),
         state=compiled.state,
@@ -80,8 +81,8 @@ class Agent:
         verdicts.publish(events)
         return kernel.Kernel(node=NODE, mode="memory", datapath=self.datapath, loop=self, stream=verdicts)
 
-    def trace(self, source: str, destination: str, port: str = PORT) -> traces.FlowTrace:
-        (found,) = asyncio.run(self.kernel().trace(source, destination, port)).flows
+    def trace(self, source: str, destination: str, port: str = PORT, asks: str = "") -> traces.FlowTrace:
+        (found,) = asyncio.run(self.kernel().trace(source, destination, port, asks)).flows
         return found
 
 

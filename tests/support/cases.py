@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import fnmatch
+import functools
 import ipaddress
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -135,21 +136,28 @@ def paths() -> list[pathlib.Path]:
 
 
 def load(path: pathlib.Path) -> Case:
-    """Read one table; ValueError names the file and what is wrong with it."""
+    """Read one table; ValueError names the file and what is wrong with it. Whoever reads it again gets the same."""
     try:
-        return _case(path, _read(path)[0])
+        return _case(path, path.read_text())
     except (KeyError, ValueError) as error:
         raise ValueError(f"table {path}: {error}") from error
 
 
-def _read(path: pathlib.Path) -> list[Document]:
+@functools.cache
+def _fixture(name: str) -> list[Document]:
+    return _read((DIRECTORY / FIXTURES / f"{name}.yaml").read_text())
+
+
+def _read(text: str) -> list[Document]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [document for document in yaml.load_all(path.read_text(), loader) if document is not None]
+    return [document for document in yaml.load_all(text, loader) if document is not None]
 
 
-def _case(path: pathlib.Path, table: Document) -> Case:
+@functools.cache
+def _case(path: pathlib.Path, text: str) -> Case:
+    table = _read(text)[0]
     _known(table, CASE_KEYS)
-    fixture = _read(DIRECTORY / FIXTURES / f"{table['fixture']}.yaml")
+    fixture = _fixture(table["fixture"])
     cluster = [copy.deepcopy(document) for document in fixture]
     steps: list[Step] = []
     for step in table["steps"]:

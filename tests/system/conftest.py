@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.lab import lab, resolve, rundir
+from agent.lab import nursery as nursery_
 from agent.rpc import client
 from tests.support import kernel
 from tests.system import engines, telling
@@ -78,6 +79,18 @@ def possible(request: pytest.FixtureRequest) -> None:
     lacking = kernel.lacks_packet_layer()
     if lacking and any(getattr(value, "engine", value) == engines.NFBPF for value in values):
         pytest.skip(lacking)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have agents of labs forked, unless NODEWALL_NURSERY is set and empty: that has each executed."""
+    builds = any(item.get_closest_marker("root") for item in request.session.items)
+    if nursery_.ENVIRONMENT in os.environ or not builds:
+        yield
+        return
+    with nursery_.running(nursery_.AGENTS, os.environ) as path, pytest.MonkeyPatch.context() as patched:
+        patched.setenv(nursery_.ENVIRONMENT, str(path))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

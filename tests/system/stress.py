@@ -195,11 +195,16 @@ def end_agents(each: lab.Lab, *nodes: str, by: signal.Signals = signal.SIGKILL) 
         time.sleep(0.002)
 
 
-def start_agents(each: lab.Lab, *nodes: str, flags: Sequence[str] = ()) -> None:
-    """Start the agents of nodes, with more flags than the lab's; `Lab.apply` waits until they enforce."""
+def start_agents(each: lab.Lab, *nodes: str, flags: Sequence[str] = (), executed: bool = False) -> None:
+    """Start the agents of nodes, with more flags than the lab's; `Lab.apply` waits until they enforce.
+
+    `executed`: as on a node, whether or not there is a nursery.
+    """
     names = {f"agent/{node}" for node in nodes}
     wanted = agents.orders(each.plan, each.paths, each.engine, each.iptables)
     orders = [order | {"argv": [*order["argv"], *flags]} for order in wanted if order["name"] in names]
+    for order in orders if executed else ():
+        order.pop("nursery", None)
     each._run({"processes": orders})
 
 

@@ -67,7 +67,7 @@ def test_a_hundred_agent_deaths_leak_nothing_and_deny_nothing(
             # an apply takes some 20 ms: most deaths come in the middle of one
             time.sleep(chance.uniform(0, 0.03))
             stress.end_agents(cluster, node)
-            stress.start_agents(cluster, node)
+            stress.start_agents(cluster, node, executed=True)
             cluster.apply(documents)
         took = time.monotonic() - begin
     with capsys.disabled():

@@ -44,7 +44,7 @@ def switch(each: lab.Lab, turn: int, engine: engines.Engine) -> None:
     stress.end_agents(each, *NODES, by=signal.SIGKILL if turn % 2 else signal.SIGTERM)
     stress.write(each, stress.manifests(turn))
     each.engine, each.iptables = engine.mode, engine.variant
-    stress.start_agents(each, *NODES)
+    stress.start_agents(each, *NODES, executed=True)
     each.apply(stress.manifests(turn))
     conftest.check_engine(each, engine)
 

@@ -8,6 +8,7 @@ judges traffic is written in C. Pure.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 BYTES = 8
 """Of one instruction; `load_map` is two."""
@@ -57,6 +58,16 @@ def keep64(offset: int, register: int) -> bytes:
 def load_map(register: int, descriptor: int) -> bytes:
     """Return `register = map`; two instructions."""
     return _instruction(_LOAD_64, to=register, source=_PSEUDO_MAP_FD, value=descriptor) + bytes(BYTES)
+
+
+def with_maps(code: bytes, numbers: Mapping[int, int]) -> bytes:
+    """Return `code` with every map it loads called by another number. Raises KeyError for a map that has none."""
+    changed = bytearray(code)
+    for at in range(0, len(code), BYTES):
+        operation, registers, _, value = struct.unpack_from("=BBhi", code, at)
+        if operation == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD:
+            struct.pack_into("=i", changed, at + BYTES - 4, numbers[value])
+    return bytes(changed)
 
 
 def call(function: int) -> bytes:

@@ -18,7 +18,6 @@ being in force: nothing here deletes a row before the next generation counts.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import time
@@ -39,6 +38,7 @@ from agent.datapath.bpf import (
     maps,
     names_filter,
     packet_loader,
+    rest,
     selftest,
     socket_loader,
     syscalls,
@@ -57,20 +57,6 @@ PACKET_PROGRAMS = tuple(hook.program for hook in links.HOOKS)
 SOCKET_PROGRAMS = tuple(socket_loader.ATTACH_TYPES)
 EVERY_LAYER = frozenset(verdict.Layer)
 LIFETIMES = history.Lifetimes()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Left:
-    """The rest of an apply."""
-
-    steps: tuple[plan.Step, ...]
-    grace: bool
-    """Whether programs may read what the steps change."""
-    result: plan.Tables
-    endpoints: frozenset[int]
-    """All there are then."""
-    filters: bool
-    """Whether any set has a filter of names then."""
 
 
 class BPFDatapath(base.Datapath):
@@ -105,7 +91,7 @@ class BPFDatapath(base.Datapath):
         self._links = links.Links(self._pins / "links")
         self._veths = veths.Veths(self._pins, self._links, lifetimes, reject, judges_packets=self._judges_packets)
         self._realized: plan.Tables | None = None
-        self._left: _Left | None = None
+        self._left: rest.Rest | None = None
         """What `settle` has to do."""
         self._known = plan.Tables()
         """What the maps held when that was last known, for `usage`."""
@@ -162,7 +148,7 @@ class BPFDatapath(base.Datapath):
         at_once = [step for step in todo.steps if step.name != plan.MEND]
         for step in at_once:
             self._write(step)
-        self._left = _Left(
+        self._left = rest.Rest(
             steps=todo.steps[len(at_once) :],
             grace=todo.flipped,
             result=todo.result,
@@ -220,6 +206,10 @@ class BPFDatapath(base.Datapath):
         """
         self._veths.attach(sandboxes)
 
+    def repair(self) -> Sequence[str]:
+        """Have programs at veths back that others took away. Raises DatapathError."""
+        return self._veths.repair()
+
     def tables(self) -> plan.Tables:
         """Read what the maps hold, once settled. Raises DatapathError."""
         self.settle()
@@ -261,7 +251,7 @@ class BPFDatapath(base.Datapath):
 
     def loaded(self) -> loaded.LoadedMaps:
         """Open the pins anew, beside whatever is written. Raises DatapathError."""
-        return loaded.LoadedMaps(self._pins, self._layers)
+        return loaded.LoadedMaps(self._pins, self._layers, self.reads, self._veths.is_attached)
 
     @property
     def events_path(self) -> pathlib.Path:
@@ -277,6 +267,10 @@ class BPFDatapath(base.Datapath):
     def names_programs(self) -> pathlib.Path | None:
         """Where the programs of `names_filter` are pinned; None: without the packet layer nothing is learned here."""
         return self._program_directory() if self._veths.learner is not None and not self._judges_packets else None
+
+    def reads(self, ifindex: int) -> bool:
+        """Tell whether what is asked for behind a veth is read, as far as is known; any thread may ask."""
+        return self._veths.reads(ifindex)
 
     def learned(self, endpoint: int, address: net.Address) -> Sequence[int]:
         """Return the classes of the names for which DNS gave an endpoint an address; any thread may ask.

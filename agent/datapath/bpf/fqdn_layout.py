@@ -57,6 +57,7 @@ class Counter(enum.Enum):
     ANSWERS_LOST = 16
     REFUSED = 17
     WOULD_REFUSE = 18
+    HELD = 19
 
 
 NAME_KEY = struct.Struct(f"=I{NAME_MAX}s")

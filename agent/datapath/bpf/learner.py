@@ -140,8 +140,8 @@ class Learner:
 
     @property
     def reading(self) -> frozenset[int]:
-        """The veths at which what pods ask for is read, by their numbers."""
-        return frozenset(ifindex for hook, ifindex in self._attached if hook == tc.DNS_QUERY)
+        """The veths at which what pods ask for is read, by their numbers; any thread may ask."""
+        return frozenset(ifindex for hook, ifindex in tuple(self._attached) if hook == tc.DNS_QUERY)
 
     def trust(self, resolvers: frozenset[net.Address]) -> None:
         """Believe these resolvers and no other. Raises MapFull, ApplyFailed."""

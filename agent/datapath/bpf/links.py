@@ -157,6 +157,17 @@ class Links:
         pins = (path.name for path in self._directory.iterdir() if path.name.startswith(prefix))
         return frozenset(name.removesuffix(NEXT) for name in pins)
 
+    def interface_of(self, name: str) -> int:
+        """Return the interface that a pinned tcx link is at; 0: at none any more, or there is no such pin.
+
+        Changes nothing; any thread may ask. Raises DatapathError.
+        """
+        with self._explained(f"asking where {name} is"):
+            for pin in (self._directory / name, self._directory / (name + NEXT)):
+                with contextlib.suppress(FileNotFoundError), syscalls.owned(syscalls.open_pin(pin)) as link:
+                    return syscalls.link_info(link).ifindex
+        return 0
+
     def detach(self, name: str) -> None:
         """Detach and unpin one link; one that is gone is no error."""
         for pin in (name, name + NEXT):

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
-from agent.datapath import plan, tracing, walk, words
-from agent.datapath.bpf import fqdn_layout, fqdn_maps, layout, learner, maps, programs, rows, syscalls
+from agent.datapath import lookups, plan, tracing, walk, words
+from agent.datapath.bpf import fqdn_layout, fqdn_maps, layout, learner, maps, names_lookup, programs, rows, syscalls
 from agent.model import net, verdict
 
 MAP_TYPES = {
@@ -36,10 +36,21 @@ COUNTED = frozenset({"hash", "lru_hash", "lpm_trie"})
 class LoadedMaps(tracing.Loaded, walk.Place):
     """The maps below one directory of pins."""
 
-    def __init__(self, pins: pathlib.Path, layers: frozenset[verdict.Layer]) -> None:
-        """Open every pin. Raises DatapathError naming the first that cannot be."""
+    def __init__(
+        self,
+        pins: pathlib.Path,
+        layers: frozenset[verdict.Layer],
+        reading: lookups.Reads = lookups.every_veth,
+        reads: lookups.Reads = lookups.every_veth,
+    ) -> None:
+        """Open every pin. Raises DatapathError naming the first that cannot be.
+
+        `reading` tells at which veths queries are read as far as the agent knows, `reads` asks the kernel; the latter
+        raises DatapathError.
+        """
         self._pins = pins
         self._layers = layers
+        self._reading, self._reads = reading, reads
         self._descriptors: dict[str, int] = {}
         try:
             for shape in maps.shapes():
@@ -65,7 +76,9 @@ class LoadedMaps(tracing.Loaded, walk.Place):
     def trace(self, question: tracing.Question, state: desired_.DesiredState) -> tuple[tracing.Layer, ...]:
         """Judge by look-ups. Raises DatapathError."""
         with self._explained():
-            return tuple(tracing.by_look_ups(self, question, state, self._layers))
+            veth = question.veth_ifindex
+            unread = frozenset({veth} if veth and not self._reading(veth) else ())
+            return tuple(tracing.by_look_ups(self, question, state, self._layers, unread))
 
     def inventory(self) -> tracing.Inventory:
         """List programs and maps, and count their entries."""
@@ -109,6 +122,14 @@ class LoadedMaps(tracing.Loaded, walk.Place):
         """Return the classes that count for what begins now."""
         key = fqdn_layout.encode_learned_key(endpoint, address)
         return learner.live(key, rows.lookup(self._descriptors["fqdn_learned"], key, fqdn_layout.LEARNED_VALUE.size))
+
+    def classes_of(self, name: str) -> Sequence[int]:
+        """Ask the trie and the automaton that count in this generation."""
+        return names_lookup.classes_of(self._descriptors, name, self._generation & 1)
+
+    def reads(self, ifindex: int) -> bool:
+        """Tell whether filters are looked for, and the program that reads queries is at the veth."""
+        return names_lookup.filters_used(self._descriptors) and self._reads(ifindex)
 
     def _rows(
         self, table: plan.Table, codec: layout.Codec, wanted: tracing.Wanted, says: words.Words

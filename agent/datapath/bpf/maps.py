@@ -2,7 +2,8 @@
 
 The problem: two loaders and an agent that restarts share one set of maps. The rule: neither loader
 creates a map; this file does, by plain bpf(2), and pins each under its name before any program is
-loaded. A pin of another shape is never adopted. One writer (base.Datapath): nothing here is locked.
+loaded. A pin of another shape is never adopted, but for counters: a build that counts more or less than
+the one before it goes on from what that one counted. One writer (base.Datapath): nothing here is locked.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ FORBIDDEN = (
 """What is left to say where every capability is there."""
 LEARNED = 1 << 19
 """Learned addresses: 128 endpoints with as many as one may have; a row takes memory when it is there."""
+NEXT = "_next"
+"""Behind the name of a pin that is about to take another's place."""
 POSSIBLE_CPUS = pathlib.Path("/sys/devices/system/cpu/possible")
 
 
@@ -224,9 +227,33 @@ def open_or_create(shape: Shape, directory: pathlib.Path) -> int:
         raise errors.DatapathError(f"opening the pinned map {path}: {error.strerror}") from error
     found = syscalls.map_info(descriptor)
     expected = (shape.kind, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
-    if (found.type, found.key_size, found.value_size, found.max_entries, found.flags) != expected:
-        os.close(descriptor)
+    if (found.type, found.key_size, found.value_size, found.max_entries, found.flags) == expected:
+        return descriptor
+    with syscalls.owned(descriptor):
+        alike = (found.type, found.key_size, found.value_size, found.flags) == (*expected[:3], shape.flags)
+        if shape.kind is syscalls.MapType.PERCPU_ARRAY and alike:
+            return _go_on_counting(shape, path, descriptor, min(found.max_entries, shape.max_entries))
         raise errors.DatapathError(f"{path} is not the map this version uses: uninstall the other version first")
+
+
+def _go_on_counting(shape: Shape, path: pathlib.Path, before: int, known: int) -> int:
+    """Replace the pin of counters by one of another length that begins with the `known` first of `before`.
+
+    What programs count until they are replaced, too, is lost. Raises DatapathError.
+    """
+    following = path.with_name(f"{path.name}{NEXT}")
+    following.unlink(missing_ok=True)
+    descriptor = _create(shape, following)
+    try:
+        for index in range(known):
+            key = struct.pack("=I", index)
+            value = rows.lookup(before, key, 8 * _possible_cpus())
+            if value is not None:
+                rows.update(descriptor, key, value)
+        following.replace(path)
+    except OSError as error:
+        os.close(descriptor)
+        raise errors.DatapathError(f"replacing the counters {path}: {error.strerror}") from error
     return descriptor
 
 

@@ -5,6 +5,9 @@ and others may have theirs on the same qdisc. The rules for filters: ours have a
 says whose they are, each hook has its own priority, a new program replaces the old one in one request, and whoever
 starts looks at what is there. Both go with the interface. What else is on an interface stays, its qdisc too as long as
 anything is on it.
+
+Others may take ours away, with the whole qdisc if they like: `lost` tells. Of filters the kernel says so (RTNLGRP_TC),
+so that only interfaces where something changed are looked at; of links it says nothing, and all are looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import dataclasses
 import enum
 import errno
 import pathlib
+import socket
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -29,6 +33,8 @@ OWN = "nodewall:"
 HANDLE = 0x4E57
 FIRST_PRIORITY = 2
 """Early, for whoever lets a packet pass for good ends the chain; the very first place is most asked for."""
+LOOK_EACH = 10
+"""Asking every link takes some milliseconds on a node with many pods; asked every second, that is every ten seconds."""
 TAKEN = frozenset({errno.EEXIST})
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
 """The interface or its qdisc went away meanwhile; a qdisc that is not there is EINVAL."""
@@ -79,6 +85,18 @@ class Attachments(Protocol):
     def detach(self, hook: Hook, ifindex: int) -> None:
         """Take the program away; one that is gone is no error. Raises DatapathError."""
 
+    def stands(self, hook: Hook, ifindex: int) -> bool:
+        """Tell whether the kernel has a program there; any thread may ask. Raises DatapathError."""
+
+    def lost(self) -> frozenset[tuple[Hook, int]]:
+        """Return where a program was attached that others took away since, as far as that has been noticed.
+
+        To be asked every second or so; until it is attached anew, it is told of once at least. Raises DatapathError.
+        """
+
+    def close(self) -> None:
+        """Let go of what was opened to notice that; what is attached stays."""
+
 
 class Tcx:
     """By links; keeps `Attachments`."""
@@ -86,10 +104,15 @@ class Tcx:
     def __init__(self, links: links_.Links) -> None:
         """Pin where the other links are pinned."""
         self._links = links
+        self._looks = 0
+        """How often it was asked what is lost."""
+        self._wanted: set[tuple[Hook, int]] = set()
+        """Where something was attached, and not taken away by us."""
 
     def attach(self, hook: Hook, program: int, ifindex: int) -> None:
         """Attach or update the pinned link."""
         self._links.attach_tc(f"{hook.prefix}{ifindex}", program, ifindex, ATTACH_TYPES[hook.side])
+        self._wanted.add((hook, ifindex))
 
     def attached(self, hook: Hook) -> frozenset[int]:
         """Return what the pins say."""
@@ -98,6 +121,25 @@ class Tcx:
     def detach(self, hook: Hook, ifindex: int) -> None:
         """Detach and unpin."""
         self._links.detach(f"{hook.prefix}{ifindex}")
+        self._wanted.discard((hook, ifindex))
+
+    def stands(self, hook: Hook, ifindex: int) -> bool:
+        """Ask the pinned link where it is; one that was detached is nowhere."""
+        return self._links.interface_of(f"{hook.prefix}{ifindex}") == ifindex
+
+    def lost(self) -> frozenset[tuple[Hook, int]]:
+        """Look for the pins each time, and at every LOOK_EACH_th at the links themselves."""
+        closely, self._looks = self._looks % LOOK_EACH == 0, self._looks + 1
+        pinned = self._links.names("")
+        return frozenset(
+            (hook, ifindex)
+            for hook, ifindex in self._wanted
+            if (f"{hook.prefix}{ifindex}" not in pinned or (closely and not self.stands(hook, ifindex)))
+            and _is_there(ifindex)
+        )
+
+    def close(self) -> None:
+        """Do nothing: nothing was opened."""
 
 
 class Clsact:
@@ -107,6 +149,9 @@ class Clsact:
         """Touch nothing yet."""
         self._programs: dict[tuple[Hook, int], int] | None = None
         """The program at each interface, by its number; 0: one that an agent before this one attached."""
+        self._heard: rtnetlink.Changes | None = None
+        self._lost: set[tuple[Hook, int]] = set()
+        """Where others took it away, and it is not there again yet."""
 
     def attach(self, hook: Hook, program: int, ifindex: int) -> None:
         """Add or replace the filter."""
@@ -130,6 +175,7 @@ class Clsact:
                     direct_action=True,
                 )
         known[hook, ifindex] = number
+        self._lost.discard((hook, ifindex))
 
     def attached(self, hook: Hook) -> frozenset[int]:
         """Return what was found at first, and what has come and gone since."""
@@ -138,6 +184,7 @@ class Clsact:
     def detach(self, hook: Hook, ifindex: int) -> None:
         """Delete the filter."""
         self._known().pop((hook, ifindex), None)
+        self._lost.discard((hook, ifindex))
         with (
             _explained(f"detaching {hook.prefix}{ifindex} from clsact"),
             rtnetlink.connection() as netlink,
@@ -145,6 +192,37 @@ class Clsact:
             rtnetlink.explained(),
         ):
             _delete(netlink, hook, ifindex)
+
+    def stands(self, hook: Hook, ifindex: int) -> bool:
+        """Ask for the filters of that side."""
+        with _explained(f"looking for {hook.prefix}{ifindex}"), rtnetlink.connection() as netlink:
+            return _stands(netlink, hook, ifindex)
+
+    def lost(self) -> frozenset[tuple[Hook, int]]:
+        """Look where the kernel has told of changes; the first time, and where it has told of too many, everywhere."""
+        known = self._known()
+        with _explained("looking for filters of clsact that others took away"):
+            changed = self._changed()
+            wanted = [place for place in known if changed is None or place[1] in changed]
+            if wanted:
+                with rtnetlink.connection() as netlink:
+                    self._lost.update(place for place in wanted if not _stands(netlink, *place))
+        for place in self._lost:
+            known[place] = 0  # whatever is attached next is new there
+        return frozenset(place for place in self._lost if _is_there(place[1]))
+
+    def _changed(self) -> frozenset[int] | None:
+        """Return the interfaces to look at; None: all of them."""
+        if self._heard is None:
+            self._heard = rtnetlink.Changes(rtnetlink.TRAFFIC_CONTROL)
+            return None
+        return self._heard.interfaces()
+
+    def close(self) -> None:
+        """Hear of no changes any more."""
+        if self._heard is not None:
+            self._heard.close()
+            self._heard = None
 
     def try_out(self, hook: Hook, program: int, ifindex: int) -> None:
         """Attach and detach at once, and leave nothing. Raises NotSupported, DatapathError."""
@@ -191,6 +269,15 @@ def remove_filters(*hooks: Hook) -> bool:
     return bool(found)
 
 
+def _is_there(ifindex: int) -> bool:
+    """Tell whether there is such an interface; programs go with it."""
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
+
+
 def _delete(netlink: Any, hook: Hook, ifindex: int) -> None:
     netlink.tc("del-filter", BPF, ifindex, HANDLE, parent=hook.side.value, prio=FIRST_PRIORITY + hook.order)
 
@@ -218,8 +305,12 @@ def _found(netlink: Any) -> Iterator[tuple[Hook, int]]:
     """Yield where filters of ours are."""
     for ifindex in _qdiscs(netlink):
         for hook in HOOKS:
-            if f"{OWN}{hook.prefix}{ifindex}" in _names(netlink, hook.side, ifindex):
+            if _stands(netlink, hook, ifindex):
                 yield hook, ifindex
+
+
+def _stands(netlink: Any, hook: Hook, ifindex: int) -> bool:
+    return f"{OWN}{hook.prefix}{ifindex}" in _names(netlink, hook.side, ifindex)
 
 
 def _names(netlink: Any, side: Side, ifindex: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent import desired as desired_
 from agent import errors
@@ -19,6 +19,8 @@ from agent.fqdn import history
 from agent.model import endpoint, fqdn
 
 SOURCE_CHECK = "nw_tc_source"
+PROGRAMS: Mapping[tc.Hook, str] = {tc.SOURCE: SOURCE_CHECK, **learner_.HOOKS}
+"""Which program belongs to a hook."""
 
 
 class Veths:
@@ -102,6 +104,37 @@ class Veths:
         for ifindex in attachments.attached(tc.SOURCE) - bridged:
             attachments.detach(tc.SOURCE, ifindex)
 
+    def repair(self) -> tuple[str, ...]:
+        """Have programs back that others took away; return what was done, one line each.
+
+        What cannot be put back yet is tried again at the next call. Raises DatapathError where that is all there is.
+        """
+        if self._attachments is None:
+            return ()
+        done: list[str] = []
+        failed: errors.DatapathError | None = None
+        for hook, ifindex in sorted(self._attachments.lost(), key=repr):
+            try:
+                with syscalls.owned(syscalls.open_pin(self._programs / PROGRAMS[hook])) as program:
+                    self._attachments.attach(hook, program, ifindex)
+            except errors.DatapathError as error:
+                failed = error
+            except OSError as error:
+                failed = errors.DatapathError(f"opening the pinned {PROGRAMS[hook]}: {error.strerror}")
+            else:
+                done.append(f"the program {PROGRAMS[hook]} was gone from interface {ifindex}; it is back")
+        if failed is not None and not done:
+            raise failed
+        return tuple(done)
+
+    def reads(self, ifindex: int) -> bool:
+        """Tell whether what is asked for behind a veth is read, as far as is known; any thread may ask."""
+        return self.learner is not None and ifindex in self.learner.reading
+
+    def is_attached(self, ifindex: int) -> bool:
+        """Tell whether the kernel has the program there that reads it; any thread may ask. Raises DatapathError."""
+        return self._attachments is not None and self._attachments.stands(tc.DNS_QUERY, ifindex)
+
     def unread(self, endpoints: Iterable[desired_.Endpoint]) -> frozenset[int]:
         """Return the endpoints at whose veths nobody reads what they ask for: filters of names do not hold there."""
         reading = self.learner.reading if self.learner is not None else frozenset()
@@ -110,6 +143,8 @@ class Veths:
     def close(self) -> None:
         """Let go of descriptors; what is attached stays."""
         self._found.close()
+        if self._attachments is not None:
+            self._attachments.close()
         self.learner = None
 
 

@@ -56,12 +56,13 @@ class IptablesDatapath(base.Datapath):
         *,
         variant: variant_.Variant | None = None,
         learned: lookups.Ask = lookups.nothing_learned,
+        reads: lookups.Reads = lookups.every_veth,
         learner: names_learner.Learner | None = None,
     ) -> None:
         """Enforce with one variant, or (None) the one the node uses; nothing is touched yet.
 
-        `learned` knows the classes of the names for which DNS gave an endpoint an address; see `ask`. `learner` learns
-        them where nobody else does, if this node can hold packets.
+        `learned` knows the classes of the names for which DNS gave an endpoint an address, `reads` the veths at which
+        queries are read; see `ask`. `learner` learns them where nobody else does, if this node can hold packets.
         """
         self._variant = variant
         self._learner = learner
@@ -69,7 +70,8 @@ class IptablesDatapath(base.Datapath):
         """The learner is open."""
         self._learned = learned if learner is None else learner.classes_of
         self._by_name: by_name.ByName | None = None
-        self.moments = verdicts.Moments(self._learned)
+        self._reads = reads
+        self.moments = verdicts.Moments(self._learned, reads)
         """Which state each of the last generations was; for whoever reads the log."""
         self._writer: writer.Writer | None = None
         self._generation = 0
@@ -219,7 +221,7 @@ class IptablesDatapath(base.Datapath):
     def loaded(self) -> loaded.LoadedRules:
         """Read rules and sets anew, beside whatever is written. Raises DatapathError."""
         by_name = names_rules.of_state if self._learns else (lambda _: self._by_name)
-        return loaded.LoadedRules(self._opened().variant, by_name, self._learned)
+        return loaded.LoadedRules(self._opened().variant, by_name, self._learned, self._reads)
 
     def close(self) -> None:
         """Let go of descriptors; enforcement stays."""

@@ -115,7 +115,7 @@ def _forged(sight: Sight, state: lookups.InState) -> Found:
     """Blame as `source_forged_by` of source.h does: whose veth it came by, else whose address was claimed."""
     sender = state.endpoint_of_interface(sight.in_ifindex)
     owner = state.endpoint_of_address(sight.flow.client)
-    claimed = state.endpoint(owner)
+    claimed = state.state.endpoints.get(owner)
     if sight.at_veth:  # that check looks at more than the source, and may know a pod before the state does
         agreed = True
     elif sender:

@@ -58,10 +58,11 @@ class LoadedRules(tracing.Loaded):
         variant: commands.Variant,
         by_name: Callable[[desired_.DesiredState], by_name_.ByName | None] = _nothing,
         learned: lookups.Ask = lookups.nothing_learned,
+        reads: lookups.Reads = lookups.every_veth,
     ) -> None:
-        """Open a socket of its own; `by_name` and `learned` as the datapath. Raises NotSupported without ipset."""
+        """Open a socket of its own; the others are as the datapath has them. Raises NotSupported without ipset."""
         self._variant = variant
-        self._by_name, self._learned = by_name, learned
+        self._by_name, self._learned, self._reads = by_name, learned, reads
         self._sets = sets.Sets()
         self._saved: dict[tuple[net.Family, ruleset.Table], str] = {}
 
@@ -83,11 +84,10 @@ class LoadedRules(tracing.Loaded):
         rendered = dataclasses.replace(rendered, sets={**rendered.sets, **self._of_names(question.flow, state)})
         local = _Local()
         models = [interpreter.Model(rules, local) for rules in (rendered, read)]
-        where = lookups.InState(state, self._learned)
+        where = lookups.InState(state, self._learned, self._reads)
         judged = judge.Judge(where).packet(question.flow, question.hook or judge.Hook.FORWARD)
-        compiled = tracing.Answer(
-            allowed=judged.allowed, reason=judged.reason.name.lower(), why=words.Words(state).judgement(judged)
-        )
+        reason = tracing.UNREAD if judged.unread else judged.reason.name.lower()
+        compiled = tracing.Answer(allowed=judged.allowed, reason=reason, why=words.Words(state).judgement(judged))
         named = _is_named(where, question.flow)
         found = compared.layer(models[0], models[1], (rendered, read), question, compiled, named=named)
         return (found,) if found is not None else ()

@@ -62,9 +62,11 @@ class Known:
 class Moments:
     """The last KEPT generations of this engine; the applying thread writes, any thread reads `known`."""
 
-    def __init__(self, learned: lookups.Ask = lookups.nothing_learned) -> None:
-        """Begin with none; `learned` is asked for what no state says."""
-        self._learned = learned
+    def __init__(
+        self, learned: lookups.Ask = lookups.nothing_learned, reads: lookups.Reads = lookups.every_veth
+    ) -> None:
+        """Begin with none; `learned` and `reads` are asked for what no state says."""
+        self._learned, self._reads = learned, reads
         self.known = Known(states={}, whole={}, reported={})
 
     def staged(self, generation: int, state: desired_.DesiredState) -> None:
@@ -79,7 +81,7 @@ class Moments:
         # The last one that is known to be in force stays, however many tries to replace it fail.
         while len(states) >= KEPT:
             states.pop(next(old for old in states if old != known.in_force))
-        states[number] = lookups.InState(state, self._learned)
+        states[number] = lookups.InState(state, self._learned, self._reads)
         self.known = dataclasses.replace(
             known,
             states=states,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
+import itertools
 import os
 import pathlib
 import shutil
@@ -12,7 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 
-from agent.datapath import base
+from agent.datapath import base, plan
 from agent.datapath.bpf import dns_loader, fqdn_answers, fqdn_layout, fqdn_maps, layout, maps, rows, syscalls
 from agent.model import net
 from tests.bpf.dns import wire
@@ -27,6 +28,8 @@ TEST_IFINDEX = 1
 """Where a frame of BPF_PROG_TEST_RUN says it comes from: the loopback interface."""
 PASSED = 0xFFFFFFFF
 """TC_ACT_UNSPEC."""
+DROPPED = 2
+"""TC_ACT_SHOT."""
 API = 0x80000001
 """The class of api.example.com."""
 NAME = "api.example.com"
@@ -41,20 +44,32 @@ class Learner:
     fqdn: fqdn_maps.FqdnMaps
     programs: dict[str, int]
     reader: fqdn_answers.AnswerReader
+    numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
+    """To tell streams of TCP apart, which the programs remember from test to test."""
 
     def ask(
         self, message: bytes, *, resolver: net.Address = RESOLVER4, port: int = CLIENT_PORT, tcp: bool = False
     ) -> None:
-        """Have the pod send a query."""
-        make, payload = (wire.segment, wire.prefixed(message)) if tcp else (wire.frame, message)
-        self.run(dns_loader.QUERY, make(_pod(resolver), resolver, (port, wire.PORT), payload))
+        """Have the pod send a query; by TCP over a new connection."""
+        headers = (pod_of(resolver), resolver, (port, wire.PORT))
+        if not tcp:
+            self.run(dns_loader.QUERY, wire.frame(*headers, message))
+            return
+        first = next(self.numbers) << 16
+        self.run(dns_loader.QUERY, wire.segment(*headers, b"", sequence=first, flags=wire.SYN))
+        self.run(dns_loader.QUERY, wire.segment(*headers, wire.prefixed(message), sequence=first + 1))
 
     def reply(
         self, message: bytes, *, resolver: net.Address = RESOLVER4, port: int = CLIENT_PORT, tcp: bool = False
     ) -> None:
-        """Have an answer come to the pod."""
-        make, payload = (wire.segment, wire.prefixed(message)) if tcp else (wire.frame, message)
-        self.run(dns_loader.ANSWER, make(resolver, _pod(resolver), (wire.PORT, port), payload))
+        """Have an answer come to the pod; by TCP it is the first that comes over its connection."""
+        headers = (resolver, pod_of(resolver), (wire.PORT, port))
+        if not tcp:
+            self.run(dns_loader.ANSWER, wire.frame(*headers, message))
+            return
+        first = next(self.numbers) << 16
+        self.run(dns_loader.ANSWER, wire.segment(*headers, b"", sequence=first, flags=wire.SYN | wire.ACK))
+        self.run(dns_loader.ANSWER, wire.segment(*headers, wire.prefixed(message), sequence=first + 1))
 
     def resolve(self, answer: bytes, *, resolver: net.Address = RESOLVER4, tcp: bool = False) -> dict[str, int]:
         """Have the pod ask what `answer` answers, and get it; return what is learned now."""
@@ -68,9 +83,14 @@ class Learner:
 
     def run(self, program: str, frame: bytes) -> None:
         """Run a program on a frame, which passes as it came."""
+        assert self.passes(program, frame)
+
+    def passes(self, program: str, frame: bytes) -> bool:
+        """Run a program on a frame, which it leaves as it came; False: the frame is dropped."""
         done = syscalls.program_test_run(self.programs[program], frame)
-        assert done.verdict == PASSED
+        assert done.verdict in {PASSED, DROPPED}
         assert done.data == frame
+        return done.verdict == PASSED
 
     def learned(self) -> list[fqdn_layout.Learned]:
         """Return everything that is learned."""
@@ -90,6 +110,12 @@ class Learner:
         key = struct.pack("=I", TEST_IFINDEX)
         rows.update(self.node.descriptor("ep_by_ifindex"), key, layout.encode_pair((endpoint, endpoint)))
 
+    def select(self, endpoint: int, *, by_names: bool) -> None:
+        """Have policies select a pod, with names in them or without."""
+        one = plan.EndpointSlot(ingress_set=0, egress_set=0, held=False, egress_names=by_names)
+        value = plan.EndpointValue(slots=(one, one), ingress_ifindex=0)
+        self.node.upsert(plan.Table.ENDPOINTS, {endpoint: value})
+
     def know(self, name: str, *, exact: int = 0, one: int = 0, more: int = 0) -> None:
         """Write a row of the trie, the same in both slots."""
         classes = fqdn_layout.Classes(exact=exact, one=one, more=more)
@@ -108,6 +134,8 @@ class Learner:
             self.fqdn.store_automaton(slot, 0)
         self.fqdn.trust([RESOLVER4, RESOLVER6, LOCAL_CACHE])
         self.be(ENDPOINT)
+        for endpoint in (ENDPOINT, NEIGHBOUR):
+            self.select(endpoint, by_names=True)
         self.know(NAME, exact=API)
         while self.reader.read():
             pass
@@ -137,5 +165,6 @@ def loaded(bpffs: pathlib.Path, variant: dns_loader.Variant) -> Iterator[Learner
         shutil.rmtree(directory)
 
 
-def _pod(resolver: net.Address) -> net.Address:
+def pod_of(resolver: net.Address) -> net.Address:
+    """Return the pod's address of the resolver's family."""
     return POD4 if resolver.version == net.Family.IPV4.value else POD6

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from tests.bpf.dns import wire
 
 TTL_S = 60
+PREFIX = 2
+"""Bytes of a message's length (RFC 1035 4.2.2)."""
 SILENT = "silent"
 
 
@@ -45,11 +47,18 @@ def _datagrams(listener: socket.socket) -> None:
 
 
 def _streams(listener: socket.socket) -> None:
+    """Answer every question that has come whole at once, in one piece."""
     while True:
         connection, _ = listener.accept()
         with connection:
-            (length,) = struct.unpack(">H", connection.recv(2, socket.MSG_WAITALL))
-            connection.sendall(wire.prefixed(_answer(connection.recv(length, socket.MSG_WAITALL))))
+            waiting = b""
+            while content := connection.recv(1 << 20):
+                waiting += content
+                answers = bytearray()
+                while len(waiting) >= PREFIX and len(waiting) >= (end := PREFIX + int.from_bytes(waiting[:PREFIX])):
+                    answers += wire.prefixed(_answer(waiting[PREFIX:end]))
+                    waiting = waiting[end:]
+                connection.sendall(answers)
 
 
 def _answer(query: bytes) -> bytes:

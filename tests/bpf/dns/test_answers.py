@@ -183,19 +183,6 @@ def test_records_beyond_the_cap_are_counted(learner: rig.Learner) -> None:
     assert learner.fqdn.counters()["too_many_records"] == before + 1
 
 
-@pytest.mark.parametrize("cut", [1, 20, -1], ids=["begin", "middle", "pipelined"])
-def test_a_tcp_segment_that_is_not_one_message_is_counted_and_not_read(learner: rig.Learner, cut: int) -> None:
-    """F28."""
-    message = wire.answer(rig.NAME, wire.address(ONE))
-    payload = wire.prefixed(message)[:cut] if cut > 0 else wire.prefixed(message) * 2
-    before = learner.fqdn.counters()["split"]
-    learner.ask(wire.query(rig.NAME), tcp=True)
-    ports = (wire.PORT, rig.CLIENT_PORT)
-    learner.run("nw_dns_answer", wire.segment(rig.RESOLVER4, rig.POD4, ports, payload))
-    assert learner.seconds() == {}
-    assert learner.fqdn.counters()["split"] == before + 1
-
-
 def test_a_fragment_of_a_resolver_is_counted_and_not_read(learner: rig.Learner) -> None:
     before = learner.fqdn.counters()["fragmented"]
     learner.ask(wire.query(rig.NAME))

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from tests.bpf.dns import mutants, reference, rig, wire
+from tests.bpf.dns import mutants, reference, rig, segmented, wire
 
 pytestmark = pytest.mark.root
 
 MESSAGES = 800
+STREAMS = 60
 SEED = 20
 SLACK_S = 1.5
 
@@ -32,6 +33,14 @@ def test_a_spoiled_answer_teaches_what_can_still_be_read(learner: rig.Learner) -
         for address, ttl in taught.items():
             assert ttl <= found[endpoint][address] <= ttl + slack, message
     assert sum(map(bool, found.values())) > MESSAGES / 5, "enough of them still teach something"
+
+
+def test_streams_in_any_segments_teach_what_each_answer_does(learner: rig.Learner) -> None:
+    """F28; `python -m tests.bpf.dns streams` has as many as one likes."""
+    found = segmented.run(learner, streams=STREAMS, seed=SEED)
+    assert found.wrong == []
+    assert found.taught > STREAMS
+    assert found.dropped > STREAMS / 2
 
 
 def test_the_reference_reads_what_the_writer_wrote() -> None:

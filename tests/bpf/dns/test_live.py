@@ -25,6 +25,7 @@ pytestmark = pytest.mark.root
 ZONE = "cdn.example.net"
 FIRST = ipaddress.IPv4Address("198.18.0.1")
 FRESH = 100
+PIPELINED = 2000
 PORT = 41000
 PATIENCE_S = 5.0
 SILENT = f"{server.SILENT}.{ZONE}"
@@ -98,6 +99,39 @@ def test_an_address_is_learned_before_the_answer_is_there(scene: Scene, family: 
     learned, count = scene.learner.fqdn.descriptor("fqdn_learned"), FRESH // 10 if tcp else FRESH
     assert scene.pod.run(_asks(resolver, learned, count, tcp=tcp)) == []
     assert len(scene.learner.learned()) == count
+
+
+def _pipelines(resolver: net.Address, learned: int, count: int) -> Callable[[], list[str]]:
+    """Ask for many names at once; return the addresses that were not learned yet when all answers had come."""
+
+    def action() -> list[str]:
+        addresses = [FIRST + index for index in range(count)]
+        queries = [wire.query(server.name_of(one, ZONE), number=index) for index, one in enumerate(addresses)]
+        length = sum(len(wire.answer(server.name_of(one, ZONE), wire.address(one))) + 2 for one in addresses)
+        with socket.socket(traffic.family(resolver), socket.SOCK_STREAM) as client:
+            client.settimeout(PATIENCE_S)
+            client.connect((str(resolver), wire.PORT))
+            client.sendall(b"".join(map(wire.prefixed, queries)))
+            while length:
+                length -= len(client.recv(length))
+        keys = [fqdn_layout.LEARNED_KEY.pack(rig.ENDPOINT, layout.encode_address(one)) for one in addresses]
+        size = fqdn_layout.LEARNED_VALUE.size
+        return [str(one) for one, key in zip(addresses, keys, strict=True) if rows.lookup(learned, key, size) is None]
+
+    return action
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_hundreds_of_questions_at_once_are_answered_and_learned(scene: Scene, family: int) -> None:
+    """F28: in segments as long as this kernel makes them, which begin and end anywhere in a message."""
+    resolver = node_.addresses(scene.node.outside)[family]
+    before = scene.learner.fqdn.counters()
+    learned = scene.learner.fqdn.descriptor("fqdn_learned")
+    missing = scene.pod.run(_pipelines(resolver, learned, PIPELINED))
+    after = scene.learner.fqdn.counters()
+    assert missing == [], {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert len(scene.learner.learned()) == PIPELINED
+    assert after["split"] == before["split"]
 
 
 def _forged(scene: Scene) -> bytes:

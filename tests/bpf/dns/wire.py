@@ -18,6 +18,7 @@ QUESTION = b"\xc0\x0c"
 """A pointer to the question's name."""
 HARDWARE = bytes(12)
 TCP = 6
+FIN, SYN, RST, PUSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,17 @@ def frame(source: net.Address, destination: net.Address, ports: tuple[int, int],
     return ethernet(source, content)
 
 
-def segment(source: net.Address, destination: net.Address, ports: tuple[int, int], payload: bytes) -> bytes:
+def segment(
+    source: net.Address,
+    destination: net.Address,
+    ports: tuple[int, int],
+    payload: bytes,
+    *,
+    sequence: int = 1,
+    flags: int = PUSH | ACK,
+) -> bytes:
     """Return an Ethernet frame with a TCP segment."""
-    header = struct.pack(">HHIIBBHHH", *ports, 1, 1, 0x50, 0x18, 1000, 0, 0)
+    header = struct.pack(">HHIIBBHHH", *ports, sequence % (1 << 32), 1, 0x50, flags, 1000, 0, 0)
     make = packets.ipv4 if source.version == net.Family.IPV4.value else packets.ipv6
     return ethernet(source, make(source, destination, TCP, header + payload))
 

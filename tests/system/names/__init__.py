@@ -27,11 +27,11 @@ Where each requirement is tested; in brackets what it is of. `names` is this pac
     F21  names/test_answers [a hundred]; dns/test_learned, test_answers [4,096]; tests/fqdn/test_history
     F22  tests/fqdn/test_classes; dns/test_programs
     F23  names/test_failure
-    F24  names/test_failure
+    F24  names/test_failure, test_streams
     F25  names/test_failure; tests/learning
     F26  names/test_failure; tests/learning; dns/test_learned; tests/fqdn/test_history
     F27  names/test_failure, test_time; tests/bpf/test_names_enforced
-    F28  names/test_answers; dns/test_answers
+    F28  names/test_streams, test_answers; dns/test_streams, test_answers, test_fuzz, test_live, segmented
     F29  names/test_answers; dns/test_answers; tests/services/test_resolvers
     F30  names/test_fallback; tests/iptables/test_names_learner
     F31  dns/test_programs, and `python -m tests.bpf.dns load` on each kernel

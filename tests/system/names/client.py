@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import errno
+import itertools
 import json
 import random
 import socket
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support import load
-from tests.system.names import dns, forging, zones
+from tests.system.names import dns, forging, slicing, zones
 
 CONNECT_S = 0.9
 """Shorter than until TCP sends a lost SYN again: a packet that was dropped is not made up for."""
@@ -105,6 +106,20 @@ class Application:
                 failed.append(f"{address}: {outcome}")
             time.sleep(rest_s)
         return {"outcomes": outcomes, "failed": failed[:TOLD], "seconds": time.monotonic() - begin}
+
+    def sliced(self, resolver: str, first: int, count: int, port: int) -> dict[str, Any]:
+        """Resolve so many names over TCP in pieces, each in another way, and connect to what they have at once."""
+        outcomes: collections.Counter[str] = collections.Counter()
+        failed = []
+        ways = itertools.cycle(slicing.WAYS)
+        for index in range(first, first + 2 * count, 2):
+            way = next(ways)
+            for address in slicing.ask(resolver, way, index):
+                outcome = reach(address, port)
+                outcomes[f"{way} {outcome}"] += 1
+                if outcome != "ok":
+                    failed.append(f"{way}: {address}: {outcome}")
+        return {"outcomes": outcomes, "failed": failed[:TOLD]}
 
     def browse(self, resolver: str, port: int, seconds: float, per_second: int, seed: int) -> dict[str, Any]:
         """Ask for names that change, connect at once, and once more to an address whose TTL has not ended."""

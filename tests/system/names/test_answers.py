@@ -20,8 +20,6 @@ pytestmark = pytest.mark.root
 OPEN, CLOSED = {"ok"}, {stage_.REFUSED}
 MANY = 120
 DATAGRAM, LARGE = 1232, 4096
-SEGMENT = 256
-"""Bytes; the large answer takes several of them."""
 
 
 @pytest.fixture
@@ -96,15 +94,6 @@ def test_a_truncated_answer_teaches_what_it_has_and_tcp_the_rest(names: stage_.S
     whole = names.ask("big.one.test", tcp=True)
     assert len(whole["addresses"]) == MANY
     assert {names.reach(address) for address in whole["addresses"]} == OPEN
-
-
-def test_an_answer_in_several_segments_is_counted_and_teaches_nothing(names: stage_.Stage) -> None:
-    """F28: what the kernel does not put together, and the agent does where packets wait."""
-    before = names.counted("nodewall_dns_answers_unread_total", reason="split")
-    answer = names.ask("split.one.test", tcp=True, segment=SEGMENT)
-    assert len(answer["addresses"]) == MANY
-    assert {names.reach(address) for address in answer["addresses"]} == (CLOSED if names.in_kernel else OPEN)
-    assert (names.counted("nodewall_dns_answers_unread_total", reason="split") > before) is names.in_kernel
 
 
 @pytest.mark.parametrize("connected", [True, False], ids=["connect", "sendto"])
