@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import pathlib
 import threading
-import time
 
 import pytest
 
 from agent.sources import inotify, manifests, tree
-from tests.sources import test_manifests
 
 TIMEOUT_S = 20.0
-DOCUMENTS = 3_000
-TICK_S = 0.002
+PAUSE_S = 0.02
 
 
 @pytest.fixture
@@ -48,32 +45,6 @@ def test_the_loop_runs_while_a_file_is_read(source: manifests.ManifestSource, mo
     asyncio.run(watch())
 
 
-def test_a_file_of_thousands_of_policies_delays_no_other_task(
-    tmp_path: pathlib.Path, source: manifests.ManifestSource
-) -> None:
-    text = "---\n".join(test_manifests.POLICY.format(name=f"p{number}") for number in range(DOCUMENTS))
-    (tmp_path / "manifests" / "all.yaml").write_text(text)
-    gaps: list[float] = []
-
-    async def ticking() -> None:
-        while True:
-            begun = time.monotonic()
-            await asyncio.sleep(TICK_S)
-            gaps.append(time.monotonic() - begun)
-
-    async def watch() -> float:
-        task = asyncio.create_task(ticking())
-        begun = time.monotonic()
-        async with contextlib.aclosing(source.watch()) as updates:
-            update = await anext(updates)
-        task.cancel()
-        assert len(update.snapshot.policies) == DOCUMENTS
-        return time.monotonic() - begun
-
-    took_s = asyncio.run(watch())
-    assert max(gaps) < took_s / 3, (max(gaps), took_s)
-
-
 def test_who_stops_while_a_file_is_read_leaves_the_watches_open_until_it_is(
     source: manifests.ManifestSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +73,7 @@ def test_who_stops_while_a_file_is_read_leaves_the_watches_open_until_it_is(
         task = asyncio.create_task(watch())
         assert await asyncio.to_thread(reading.wait, TIMEOUT_S)
         task.cancel()
-        await asyncio.sleep(10 * TICK_S)
+        await asyncio.sleep(PAUSE_S)
         end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
