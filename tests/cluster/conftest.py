@@ -1,6 +1,6 @@
 """One cluster and one image for all tests here; they run when `make test-cluster` asks for them.
 
-A part of them, with the marker `daily`, is asked for by `make test` as well (`scripts/cluster-daily`).
+A part of them, with the marker `daily`, is what `make test-cluster-daily` runs (`scripts/cluster-daily`).
 
 NODEWALL_CLUSTER_COMBINATION is `CNI-PROXY-ENGINE`, ptp-iptables-nfbpf unless told. NODEWALL_IMAGE is an archive of the
 image; without it the image is built.

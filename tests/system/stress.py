@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -181,18 +182,26 @@ def judge(seen: Seen, *enforcing: engines.Engine) -> None:
 
 
 def end_agents(each: lab.Lab, *nodes: str, by: signal.Signals = signal.SIGKILL) -> None:
-    """End the agents of nodes and wait until they are gone; what they enforce stays in the kernel."""
+    """End the agents of nodes and wait until they are gone; what they enforce stays in the kernel.
+
+    A cgroup forgets a process whose first thread has ended; another one may hold the agent's lock for a while yet.
+    """
     groups = [agents.cgroup(node, each.paths) for node in nodes]
-    for group in groups:
-        found = removal.processes(group)
-        assert found, "no agent runs"
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, by)
-    deadline = time.monotonic() + patience.seconds(5)
-    while any(map(removal.processes, groups)):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    with contextlib.ExitStack() as opened:
+        watched = []
+        for group in groups:
+            found = removal.processes(group)
+            assert found, "no agent runs"
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    watched.append(os.pidfd_open(pid))
+                    opened.callback(os.close, watched[-1])
+                    os.kill(pid, by)
+        deadline = time.monotonic() + patience.seconds(5)
+        for descriptor in watched:
+            gone, _, _ = select.select([descriptor], [], [], deadline - time.monotonic())
+            assert gone
+    assert not any(map(removal.processes, groups))
 
 
 def start_agents(each: lab.Lab, *nodes: str, flags: Sequence[str] = (), executed: bool = False) -> None:

@@ -84,6 +84,7 @@ def run(learner: rig.Learner, *, streams: int, seed: int) -> Campaign:
     messages = mutants.mutants(seed)
     for endpoint in range(0x1000, 0x1000 + streams):
         learner.be(endpoint)
+        learner.select(endpoint, by_names=True)
         sent = [_answer(source, number, next(messages)) for number in range(source.randint(1, MOST))]
         _exchange(learner, source, sent, campaign)
         expected[endpoint] = _taught(sent)
