@@ -91,16 +91,20 @@ static __always_inline bool dns_segment_take(struct __sk_buff *skb, struct dns_s
 	return segment->taken;
 }
 
-/* Of a stream whose beginning was not seen, or of a pod's that cannot be followed any more. */
+/*
+ * Of a stream whose beginning was not seen, or of a pod's that cannot be followed any more. Where an answer begins in it
+ * nobody knows: what looks like one may lie inside a record, whose owner writes what he likes, and a pod chooses how long
+ * segments are. A question teaches nothing by itself.
+ */
 static __always_inline int dns_segment_alone(struct __sk_buff *skb, struct dns_segment *segment,
 					     const struct dns_packet *packet, enum dns_way way)
 {
 	if (!packet->length)
 		return TC_ACT_UNSPEC;
-	if (dns_segment_take(skb, segment, packet, way))
-		dns_stream_follow(segment, packet->sequence + packet->length);
-	else if (way == DNS_FROM_RESOLVER && !dns_segment_is_message(skb, packet))
+	if (way == DNS_FROM_RESOLVER)
 		dns_count(NW_DNS_COUNT_SPLIT);
+	else if (dns_segment_take(skb, segment, packet, way))
+		dns_stream_follow(segment, packet->sequence + packet->length);
 	return TC_ACT_UNSPEC;
 }
 

@@ -12,8 +12,8 @@
  *   or to a pod that no policy by names selects
  *   ahead, from the pod                                   -> passes, for nobody would send it again; one that is
  *                                                            whole is read, as long as what is before it comes next
- *   of a stream whose beginning was not seen              -> one that is a whole message is read; where that is a true
- *                                                            one, the stream is followed from there on
+ *   of a stream whose beginning was not seen              -> an answer passes unread; a whole question is read, and its
+ *                                                            stream followed from there on
  *
  * A stream is its sender's: what a pod says in one can make it an asker, and never anybody an answerer.
  */
