@@ -116,6 +116,10 @@ class Learner:
         value = plan.EndpointValue(slots=(one, one), ingress_ifindex=0)
         self.node.upsert(plan.Table.ENDPOINTS, {endpoint: value})
 
+    def forget(self, endpoint: int) -> None:
+        """Have a pod be nobody's any more."""
+        self.node.delete(plan.Table.ENDPOINTS, frozenset({endpoint}))
+
     def know(self, name: str, *, exact: int = 0, one: int = 0, more: int = 0) -> None:
         """Write a row of the trie, the same in both slots."""
         classes = fqdn_layout.Classes(exact=exact, one=one, more=more)

@@ -88,6 +88,7 @@ def run(learner: rig.Learner, *, streams: int, seed: int) -> Campaign:
         sent = [_answer(source, number, next(messages)) for number in range(source.randint(1, MOST))]
         _exchange(learner, source, sent, campaign)
         expected[endpoint] = _taught(sent)
+        learner.forget(endpoint)
     campaign.seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - begin
     _compare(learner, expected, begin, campaign)
     learner.be(rig.ENDPOINT)
