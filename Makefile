@@ -124,7 +124,7 @@ test-cluster: setup image
 			$(BIN)/python -m pytest -q -s -m cluster tests/cluster --durations=10 $(ARGS) || exit; \
 	done
 
-# Of these what takes four minutes, where nothing has to be built or fetched for it; else one line says what is missing.
+# Of these what takes some minutes, where nothing has to be built or fetched for it; else one line says what is missing.
 test-cluster-daily: setup
 	@scripts/cluster-daily $(BIN)/python $(ARGS)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,10 @@ class Heard:
 
 
 @contextlib.asynccontextmanager
-async def running(datapath: base.Datapath, *listeners: reconciler.Listener) -> AsyncIterator[reconciler.Reconciler]:
+async def running(
+    datapath: base.Datapath, *listeners: reconciler.Listener, **more: Any
+) -> AsyncIterator[reconciler.Reconciler]:
+    """Run one; `more` is what else it is made with."""
     loop = reconciler.Reconciler(
         datapath=datapath,
         node="n1",
@@ -69,6 +73,7 @@ async def running(datapath: base.Datapath, *listeners: reconciler.Listener) -> A
         hold_mode=endpoint.HoldMode.AUTO,
         clock=clock.SystemClock(),
         listeners=listeners,
+        **more,
     )
     task = asyncio.create_task(loop.run())
     try:

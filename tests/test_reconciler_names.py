@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
-from agent import clock, desired, errors, reconciler
+from agent import desired, errors, reconciler
 from agent.datapath import base
 from agent.fqdn import classes as name_classes
-from agent.model import endpoint, fqdn, identity
+from agent.model import fqdn, identity
 from tests import test_reconciler
 from tests.support import agents
 
@@ -54,25 +53,11 @@ class Remembering:
         return {(7, agents.SERVER): (fqdn.Learned(UNHEARD, 9),)}
 
 
-@contextlib.asynccontextmanager
-async def learning(datapath: base.Datapath, heard: list[str]) -> AsyncIterator[reconciler.Reconciler]:
-    loop = reconciler.Reconciler(
-        datapath=datapath,
-        node="n1",
-        deny_mode=endpoint.DenyMode.REJECT,
-        hold_mode=endpoint.HoldMode.AUTO,
-        clock=clock.SystemClock(),
-        memory=Remembering(heard),
-        learns_names=True,
-        resolvers=frozenset({agents.SERVER}),
-    )
-    task = asyncio.create_task(loop.run())
-    try:
-        yield loop
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+def learning(
+    datapath: base.Datapath, heard: list[str]
+) -> contextlib.AbstractAsyncContextManager[reconciler.Reconciler]:
+    more = {"memory": Remembering(heard), "learns_names": True, "resolvers": frozenset({agents.SERVER})}
+    return test_reconciler.running(datapath, **more)
 
 
 def test_what_pods_know_of_new_names_is_learned_before_they_count() -> None:

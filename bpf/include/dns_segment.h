@@ -30,7 +30,7 @@ static __always_inline int dns_turn(struct __sk_buff *skb, enum dns_way way)
 		if (way == DNS_TO_RESOLVER)
 			walk->segment.taken = dns_query_take(walk, &walk->packet, walk->segment.key.endpoint);
 		else
-			walk->segment.taken = dns_answer_take(skb, walk, &walk->packet, walk->segment.key.endpoint);
+			dns_answer_take(skb, walk, &walk->packet, walk->segment.key.endpoint);
 	}
 	return !walk->segment.left || walk->segment.left == before;
 }
@@ -80,14 +80,14 @@ static __always_inline void dns_segment_read(struct __sk_buff *skb, struct dns_s
 	}
 }
 
-/* One whose place in its stream is not known. Returns whether it was a true message, and the only one. */
+/* A pod's, whose place in its stream is not known. Returns whether it was a query, and nothing else. */
 static __always_inline bool dns_segment_take(struct __sk_buff *skb, struct dns_segment *segment,
-					     const struct dns_packet *packet, enum dns_way way)
+					     const struct dns_packet *packet)
 {
 	if (!dns_segment_is_message(skb, packet))
 		return false;
 	__builtin_memset(&segment->place, 0, sizeof(segment->place));
-	dns_turns(skb, segment, packet->message, packet->length, way);
+	dns_turns(skb, segment, packet->message, packet->length, DNS_TO_RESOLVER);
 	return segment->taken;
 }
 
@@ -103,7 +103,7 @@ static __always_inline int dns_segment_alone(struct __sk_buff *skb, struct dns_s
 		return TC_ACT_UNSPEC;
 	if (way == DNS_FROM_RESOLVER)
 		dns_count(NW_DNS_COUNT_SPLIT);
-	else if (dns_segment_take(skb, segment, packet, way))
+	else if (dns_segment_take(skb, segment, packet))
 		dns_stream_follow(segment, packet->sequence + packet->length);
 	return TC_ACT_UNSPEC;
 }
@@ -120,7 +120,7 @@ static __always_inline int dns_segment_ahead(struct __sk_buff *skb, struct dns_s
 		dns_count(NW_DNS_COUNT_SPLIT);
 		return TC_ACT_UNSPEC;
 	}
-	if (dns_segment_take(skb, segment, packet, way) && stream->early == stream->early_end) {
+	if (dns_segment_take(skb, segment, packet) && stream->early == stream->early_end) {
 		stream->early = packet->sequence;
 		stream->early_end = packet->sequence + packet->length;
 	} else {

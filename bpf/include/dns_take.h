@@ -44,21 +44,20 @@ static __always_inline void dns_answer_tell(struct dns_walk *walk)
 	dns_tell(walk, true);
 }
 
-/* What comes from a resolver to a pod of ours. Returns whether it answers what the pod asked. */
-static __always_inline bool dns_answer_take(struct __sk_buff *skb, struct dns_walk *walk,
+/* What comes from a resolver to a pod of ours. */
+static __always_inline void dns_answer_take(struct __sk_buff *skb, struct dns_walk *walk,
 					    const struct dns_packet *packet, __u32 endpoint)
 {
 	walk->told.endpoint = endpoint;
 	if (!dns_header_is(walk, NW_DNS_FLAG_ANSWER) || !dns_question_read(walk) || !dns_pending_take(walk, packet)) {
 		if (skb->tc_index != NW_DNS_MADE_HERE)
 			dns_count(NW_DNS_COUNT_UNASKED);
-		return false;
+		return;
 	}
 	walk->told.outcome = dns_answer_learn(walk);
 	if (packet->length > NW_DNS_MESSAGE_MAX)
 		dns_count(NW_DNS_COUNT_TOO_LONG);
 	dns_answer_tell(walk);
-	return true;
 }
 
 #endif

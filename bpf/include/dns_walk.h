@@ -47,7 +47,7 @@ struct dns_segment {
 	struct dns_place place;
 	__u32 at;			/* offset in the frame of what is still to be read */
 	__u32 left;			/* bytes of it */
-	__u32 taken;			/* the last message was a query, or answered one */
+	__u32 taken;			/* the pod's last message was a query */
 };
 
 struct dns_walk {

@@ -14,7 +14,9 @@ from agent import desired
 from agent.datapath import probe
 from agent.datapath.bpf import datapath as datapath_
 from agent.datapath.bpf import events, layout
+from tests.bpf import by_name, traffic
 from tests.bpf import node as node_
+from tests.bpf.dns import server
 from tests.support import kernel
 
 BPFFS = pathlib.Path("/sys/fs/bpf")
@@ -102,3 +104,16 @@ def _rig(node: node_.Node, bpffs: pathlib.Path) -> Iterator[Rig]:
         reader.close()
     finally:
         datapath.uninstall()
+
+
+@pytest.fixture
+def learning(rig: Rig) -> Iterator[Rig]:
+    """Have the learner at both pods, a resolver outside, and nothing learned."""
+    rig.datapath.attach_links(by_name.sandboxes(rig.node))
+    with (
+        rig.node.outside.started(server.serves()) as resolver,
+        rig.node.outside.started(traffic.listens(by_name.PORT)) as ready,
+    ):
+        assert (resolver(), ready()) == ("listens", "listens")
+        yield rig
+    rig.datapath.attach_links(())

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,26 +16,12 @@ from agent.datapath.bpf import fqdn_answers, learner, tc
 from agent.fqdn import classes, history, message
 from agent.model import fqdn
 from tests.bpf import by_name, conftest, states, traffic
-from tests.bpf.dns import server
 
 pytestmark = pytest.mark.root
 
 POD = states.endpoint_of(0)
 OTHER_ZONE = "static.example.net"
 STARRED, OTHER = f"*.{by_name.ZONE}", f"*.{OTHER_ZONE}"
-
-
-@pytest.fixture
-def learning(rig: conftest.Rig) -> Iterator[conftest.Rig]:
-    """Have the learner at both pods, a resolver outside, and nothing learned."""
-    rig.datapath.attach_links(by_name.sandboxes(rig.node))
-    with (
-        rig.node.outside.started(server.serves()) as resolver,
-        rig.node.outside.started(traffic.listens(by_name.PORT)) as ready,
-    ):
-        assert (resolver(), ready()) == ("listens", "listens")
-        yield rig
-    rig.datapath.attach_links(())
 
 
 def _resolves(rig: conftest.Rig, *names: str) -> None:

@@ -22,7 +22,7 @@ from agent.datapath.bpf import links as links_
 from agent.model import identity, net
 from tests.bpf import by_name, conftest, states, test_tc, traffic
 from tests.bpf import node as node_
-from tests.bpf.dns import server, wire
+from tests.bpf.dns import wire
 
 pytestmark = pytest.mark.root
 
@@ -176,19 +176,6 @@ def _patiently(put_back: Callable[[], Answer]) -> Answer:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
-
-
-@pytest.fixture
-def learning(rig: conftest.Rig) -> Iterator[conftest.Rig]:
-    """Have the learner at both pods, and a resolver outside."""
-    rig.datapath.attach_links(by_name.sandboxes(rig.node))
-    with (
-        rig.node.outside.started(server.serves()) as resolver,
-        rig.node.outside.started(traffic.listens(by_name.PORT)) as ready,
-    ):
-        assert (resolver(), ready()) == ("listens", "listens")
-        yield rig
-    rig.datapath.attach_links(())
 
 
 def _learns(rig: conftest.Rig, zone: str) -> bool:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from agent import errors
 from agent.datapath.iptables import netlink
 
-RECEIVE_BUFFER_BYTES = 8 << 20
 SO_RCVBUFFORCE = 33
+RECEIVE_BUFFER_BYTES = 8 << 20
 """The kernel grants twice as much, for its own book-keeping, and takes it only when filled."""
 
 
