@@ -20,6 +20,7 @@ class HoldMode(enum.Enum):
     """Held in namespaces that have a policy, else pass."""
     STRICT = "strict"
     PERMISSIVE = "permissive"
+    """What the cluster does not know passes; held is what may be a pod that it knows and a policy selects."""
 
 
 class DenyMode(enum.Enum):

@@ -2,16 +2,18 @@
 
 A sandbox is what the node sees, a pod what the cluster says; they meet by namespace, name and UID. The
 node is believed about addresses (the API's podIP is always too late) and the cluster about labels. A
-sandbox whose pod the snapshot does not have yet is held or passes by `endpoint.HoldMode` (rule A45), one of which
-nobody knows yet whose it is, is held unless no namespace at all has a policy that could be the one it is in;
-hostNetwork pods are never subjects (rule A26). A finished pod owns no address (rule A27), but what is left of
-its sandbox stays isolated as it was (rule A49): a pod may be called Failed before its processes have ended.
+sandbox whose pod the snapshot does not have yet is held or passes by `endpoint.HoldMode` (rule A45). One of which
+nobody knows yet whose it is, may be that of a pod that a policy selects: it is held unless no namespace at all has a
+policy, and in permissive mode while such a pod is to come. hostNetwork pods are never subjects (rule A26). A finished
+pod owns no address (rule A27), but what is left of its sandbox stays isolated as it was (rule A49): a pod may be called
+Failed before its processes have ended.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from agent import snapshot
 from agent.model import endpoint, net, resources
@@ -48,7 +50,9 @@ class Hold:
 def resolve(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Ownership:
     """Join the sandboxes of `node` with the pods of `cluster`, and settle who owns which address."""
     guarded = _guarded(cluster, node)
-    subjects = sorted(filter(None, (_join(cluster, node, guarded, sandbox) for sandbox in node.sandboxes)), key=_claim)
+    unknown = _holds_unknown(cluster, node, guarded=bool(guarded))
+    joined = (_join(cluster, node, guarded, sandbox, unknown_held=unknown) for sandbox in node.sandboxes)
+    subjects = sorted(filter(None, joined), key=_claim)
     living = [subject for subject in subjects if not _ended(subject)]
     ended = [subject for subject in subjects if _ended(subject)]
     taken: dict[net.Address, Subject | None] = {}
@@ -77,9 +81,9 @@ def hold(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Hold:
     """Return what is held of this node's pod ranges.
 
     A range in which other nodes have pods is none of this node's own: an IPAM that leaves podCIDR alone. Manifests
-    that describe no node at all are not blamed for that.
+    that describe no node at all are not blamed for that, nor is it told where only some moments hold anything.
     """
-    if not _holds(node.hold_mode, guarded=bool(cluster.policies)):
+    if not _holds_unknown(cluster, node, guarded=bool(cluster.policies)):
         return Hold()
     here = cluster.nodes.get(node.name)
     ranges = here.pod_ranges if here is not None else ()
@@ -127,7 +131,12 @@ def _settle(subject: Subject, taken: dict[net.Address, Subject | None]) -> Subje
 
 
 def _join(
-    cluster: snapshot.Snapshot, node: endpoint.NodeView, guarded: set[str], sandbox: endpoint.Sandbox
+    cluster: snapshot.Snapshot,
+    node: endpoint.NodeView,
+    guarded: set[str],
+    sandbox: endpoint.Sandbox,
+    *,
+    unknown_held: bool,
 ) -> Subject | None:
     pod = cluster.pods.get((sandbox.namespace, sandbox.pod))
     if pod is not None and not _is_of(sandbox, pod, node.name):
@@ -135,17 +144,17 @@ def _join(
     if pod is not None and pod.host_network:
         return None
     known = pod is not None and pod.namespace in cluster.namespaces
-    somewhere = sandbox.namespace in guarded if sandbox.identified else bool(guarded)
-    held = not known and _holds(node.hold_mode, guarded=somewhere)
+    held = _holds(node.hold_mode, guarded=sandbox.namespace in guarded) if sandbox.identified else unknown_held
+    held = held and not known
     if not (sandbox.identified or held):
         return None
-    addresses = sandbox.addresses or (pod.addresses if pod is not None and sandbox.attached else ())
-    return Subject(
-        sandbox=sandbox,
-        pod=pod if known else None,
-        held=held,
-        addresses=tuple(dict.fromkeys(map(net.normalize, addresses))),
-    )
+    addresses = tuple(dict.fromkeys(map(net.normalize, _addresses(sandbox, pod))))
+    return Subject(sandbox=sandbox, pod=pod if known else None, held=held, addresses=addresses)
+
+
+def _addresses(sandbox: endpoint.Sandbox, pod: resources.Pod | None) -> tuple[net.Address, ...]:
+    """Return those the node has seen; one that CNI attached without saying which has the API's."""
+    return sandbox.addresses or (pod.addresses if pod is not None and sandbox.attached else ())
 
 
 def _is_of(sandbox: endpoint.Sandbox, pod: resources.Pod, node: str) -> bool:
@@ -163,6 +172,36 @@ def _holds(mode: endpoint.HoldMode, *, guarded: bool) -> bool:
             return guarded
         case endpoint.HoldMode.PERMISSIVE:
             return False
+
+
+def _holds_unknown(cluster: snapshot.Snapshot, node: endpoint.NodeView, *, guarded: bool) -> bool:
+    """Whether what may be any pod of this node is held: a network namespace without a name, an address in its range."""
+    if node.hold_mode is endpoint.HoldMode.PERMISSIVE:
+        return any(_may_be_selected(cluster, pod) for pod in _to_come(cluster, node))
+    return _holds(node.hold_mode, guarded=guarded)
+
+
+def _to_come(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Iterator[resources.Pod]:
+    """Yield the pods of this node without an address that their sandboxes say or vouch for."""
+    sandboxes = collections.defaultdict(list)
+    for sandbox in node.sandboxes:
+        sandboxes[sandbox.namespace, sandbox.pod].append(sandbox)
+    for key, pod in cluster.pods.items():
+        if pod.node != node.name or pod.host_network or pod.finished:
+            continue
+        own = (sandbox for sandbox in sandboxes.get(key, ()) if _is_of(sandbox, pod, node.name))
+        if not any(_addresses(sandbox, pod) for sandbox in own):
+            yield pod
+
+
+def _may_be_selected(cluster: snapshot.Snapshot, pod: resources.Pod) -> bool:
+    space = cluster.namespaces.get(pod.namespace)
+    for policy in cluster.policies.values():
+        wide = policy.subject_namespaces
+        there = policy.namespace == pod.namespace if wide is None else space is None or wide.selects(space.labels)
+        if there and policy.subject.selects(pod.labels):
+            return True
+    return False
 
 
 def _claim(subject: Subject) -> tuple[object, ...]:

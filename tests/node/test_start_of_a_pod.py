@@ -54,8 +54,12 @@ def test_a_pod_is_held_then_judged_and_never_unknown_in_between() -> None:
         assert connects(state(sandbox), 81) == (False, verdict.Reason.POLICY_DENIED)
 
 
-def test_permissive_holds_nobody_and_makes_no_endpoint_of_a_namespace_alone() -> None:
-    assert state(UNKNOWN, mode="permissive").endpoints == {}
+def test_permissive_makes_an_endpoint_of_a_namespace_alone_while_it_may_be_a_pod_s_that_a_policy_selects() -> None:
+    """Rule A45: isolated before its first container runs; a pod that the cluster does not know passes."""
+    assert state(UNKNOWN, mode="permissive", pods=()).endpoints == {}
+    assert connects(state(UNKNOWN, mode="permissive"), 80) == (False, verdict.Reason.ENDPOINT_HELD)
+    programmed = state(UNKNOWN, dataclasses.replace(POD, netns_cookie=9), mode="permissive")
+    assert [item.pod for item in programmed.endpoints.values()] == ["a"]
 
 
 def test_an_engine_that_knows_nobody_by_cookie_is_none_the_wiser() -> None:

@@ -8,7 +8,7 @@ import ipaddress
 import pytest
 
 from agent import snapshot
-from agent.model import endpoint, net, resources
+from agent.model import endpoint, labels, net, resources
 from agent.policy import subjects
 from tests.states import pictures
 
@@ -232,3 +232,40 @@ def test_a_sandbox_that_cni_has_not_attached_does_not_go_by_the_api_s_address() 
     early = dataclasses.replace(SANDBOX, addresses=(), attached=False)
     (subject,) = resolve(POD, sandboxes=(early,)).subjects
     assert (subject.pod, subject.held, subject.addresses) == (POD, False, ())
+
+
+SELECTED = pictures.policy("deny")
+EXPECTED = dataclasses.replace(POD, addresses=())
+
+
+@pytest.mark.parametrize(
+    ("pod", "sandboxes", "held"),
+    [
+        pytest.param(EXPECTED, (), True, id="known-and-selected-but-not-seen-here"),
+        pytest.param(EXPECTED, (dataclasses.replace(SANDBOX, addresses=(), attached=False),), True, id="no-address"),
+        pytest.param(EXPECTED, (dataclasses.replace(SANDBOX, uid="earlier"),), True, id="an-earlier-pod-of-its-name"),
+        pytest.param(EXPECTED, (SANDBOX,), False, id="programmed"),
+        pytest.param(POD, (dataclasses.replace(SANDBOX, addresses=()),), False, id="attached-where-the-api-says"),
+        pytest.param(dataclasses.replace(EXPECTED, namespace="y"), (), False, id="no-policy-selects-it"),
+        pytest.param(dataclasses.replace(EXPECTED, node="node-2"), (), False, id="of-another-node"),
+        pytest.param(dataclasses.replace(EXPECTED, node=None), (), False, id="of-no-node-yet"),
+        pytest.param(dataclasses.replace(EXPECTED, host_network=True), (), False, id="host-network"),
+        pytest.param(dataclasses.replace(EXPECTED, phase=resources.PodPhase.FAILED), (), False, id="finished"),
+    ],
+)
+def test_permissive_holds_what_is_unknown_while_a_pod_that_a_policy_selects_is_to_come(
+    pod: resources.Pod, sandboxes: tuple[endpoint.Sandbox, ...], *, held: bool
+) -> None:
+    """Rule A45: that pod is to be isolated before its first container runs, whatever the mode."""
+    cluster = snapshot.build((*pictures.NODES, pod, SELECTED), ())
+    view = endpoint.NodeView(name=pictures.NODE, sandboxes=(*sandboxes, UNKNOWN), hold_mode=PERMISSIVE)
+    assert bool(subjects.hold(cluster, view).ranges) is held
+    unknown = [subject.held for subject in subjects.resolve(cluster, view).subjects if not subject.sandbox.identified]
+    assert unknown == ([True] if held else [])
+
+
+def test_a_pod_that_a_policy_of_the_cluster_may_select_is_waited_for_before_its_namespace_is_known() -> None:
+    wide = dataclasses.replace(SELECTED, subject_namespaces=labels.EVERYTHING, subject=labels.EVERYTHING)
+    view = endpoint.NodeView(name=pictures.NODE, hold_mode=PERMISSIVE)
+    bare = snapshot.build((*pictures.NODES, EXPECTED, wide), ())
+    assert subjects.hold(dataclasses.replace(bare, namespaces={}), view).ranges
