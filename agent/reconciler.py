@@ -34,8 +34,10 @@ from agent.policy import compiler
 from agent.services import resolvers
 from agent.sources import manifests
 
+BUSY_S = 0.020
+"""Changes come in bursts: what comes so soon after a run waits for more to join it, and a lone change does not."""
 MIN_INTERVAL_S = 0.001
-"""After a kick: what else arrives within it joins the same run."""
+"""After a kick in a burst: what else arrives within it joins the same run."""
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 30.0
 REPAIR_INTERVAL_S = 1.0
@@ -176,6 +178,8 @@ class Reconciler:
         self.repairs = Repairs()
         self.failures = 0
         """Runs that failed since the start."""
+        self._ended_ns = 0
+        """When the last run had ended, by the monotonic clock."""
         self._begun_ns: list[int] = []
         """When the worker was given each job it has not ended, nanoseconds of the monotonic clock."""
 
@@ -229,6 +233,7 @@ class Reconciler:
             async with self._changed:
                 self._changed.notify_all()
             succeeded = succeeded and await self._settle(worker)
+            self._ended_ns = self._clock.monotonic_ns()
             failures = 0 if succeeded else failures + 1
 
     async def _repair(self, worker: concurrent.futures.Executor) -> None:
@@ -269,7 +274,8 @@ class Reconciler:
                 await self._kicked.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(MIN_INTERVAL_S)
+        if self._clock.monotonic_ns() - self._ended_ns < BUSY_S * 1e9:
+            await asyncio.sleep(MIN_INTERVAL_S)
         self._kicked.clear()
 
     async def _once(self, worker: concurrent.futures.Executor, inputs: Inputs) -> bool:

@@ -156,6 +156,27 @@ def test_many_kicks_are_one_run_over_the_last_inputs() -> None:
     asyncio.run(scenario())
 
 
+def test_a_lone_change_is_enforced_at_once_and_one_of_many_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "MIN_INTERVAL_S", 60.0)
+    monkeypatch.setattr(reconciler, "BUSY_S", 0.0)
+
+    async def scenario() -> None:
+        datapath = Recording()
+        async with running(datapath) as loop:
+            loop.set_sandboxes(agents.SANDBOXES)
+            for number in range(2):
+                loop.set_source(agents.update(digest=str(number)))
+                await reached(loop, 2 + number)
+            monkeypatch.setattr(reconciler, "BUSY_S", 60.0)
+            loop.set_source(agents.update(digest="one of many"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await loop.reached(4)
+        assert len(datapath.applied) == 2
+
+    asyncio.run(scenario())
+
+
 def test_the_policy_is_enforced_on_the_pods_of_the_node() -> None:
     async def scenario() -> None:
         datapath = Recording()

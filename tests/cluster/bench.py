@@ -76,13 +76,20 @@ class Watch:
     def until(self, *, allowed: bool) -> int:
         """Return when the first connect began that came out so, by CLOCK_MONOTONIC in ns. Raises TimeoutError.
 
-        Silence is neither: a busy machine is silent too, and what is denied here is told at once.
+        Silence alone is neither: a busy machine is silent too, and what is denied here is told at once. But a connect
+        that was silent right before one that was denied is the first that was: the policy changed between its two
+        layers, so that the packet of one that the first had let through was dropped by the second.
         """
         deadline = time.monotonic() + LIMIT_S
+        silent: int | None = None
         while True:
             begin, error = self._change(deadline)
-            if (error == 0) is allowed and error != errno.ETIMEDOUT:
-                return begin
+            if error == errno.ETIMEDOUT:
+                silent = begin
+            elif (error == 0) is allowed:
+                return begin if allowed or silent is None else silent
+            else:
+                silent = None
 
     def _change(self, deadline: float) -> tuple[int, int]:
         assert self._process.stdout is not None

@@ -57,6 +57,10 @@ class Learner:
         """The slot that was written last, if the other one differs."""
         self._unheard: frozenset[int] = frozenset()
         """Classes that are staged, and by which some name was not learned before."""
+        self._filters_used: bool | None = None
+        """As last written; None: not yet."""
+        self._remembered: frozenset[int] | None = None
+        """The endpoints that there were when others' addresses were last forgotten."""
 
     def open(self, programs: pathlib.Path) -> dns_loader.Loaded | None:
         """Open the maps and have the programs in `programs`; return how they were loaded, None: they were there.
@@ -81,6 +85,7 @@ class Learner:
         """Let go of every descriptor; learning goes on."""
         self._maps.close()
         self._names = self._wanted = self._resolvers = self._staged_slot = None
+        self._filters_used = self._remembered = None
         self._automata.clear()
 
     def use(self, attachments: tc.Attachments, programs: pathlib.Path) -> None:
@@ -136,7 +141,9 @@ class Learner:
 
     def use_filters(self, *, used: bool) -> None:
         """Have filters looked for, which costs every packet of a pod: said before one counts, and when none does."""
-        self._maps.store_filters(used=used)
+        if used is not self._filters_used:
+            self._maps.store_filters(used=used)
+            self._filters_used = used
 
     @property
     def reading(self) -> frozenset[int]:
@@ -190,7 +197,9 @@ class Learner:
             self._maps.count_only(wanted.contents)
             self._names, self._staged_slot = fqdn_plan.Names(rows=rest, starts=(start, start)), None
         self._unheard = frozenset()
-        self._maps.forget(*self._maps.endpoints().difference(endpoints))
+        if frozenset(endpoints) != self._remembered:
+            self._maps.forget(*self._maps.endpoints().difference(endpoints))
+            self._remembered = frozenset(endpoints)
 
     def replay(self, learned: fqdn.LearnedAddresses) -> int:
         """Learn these too, by the kernel's own program; return how many found no room. Raises ApplyFailed."""
@@ -199,6 +208,8 @@ class Learner:
             for (endpoint_, address), several in learned.items()
             for one in several
         ]
+        if not content:
+            return 0
         try:
             with syscalls.owned(syscalls.open_pin(self._programs / dns_loader.REPLAY)) as program:
                 return fqdn_maps.replay(program, content)

@@ -16,17 +16,18 @@ import ctypes
 import dataclasses
 import enum
 import errno
+import functools
 import os
 import platform
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from agent.datapath.bpf import assembly
 
-BPF_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-MEMBARRIER_CALL = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
+BPF_CALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+MEMBARRIER_CALLS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "s390x": 356, "ppc64le": 365}
 
 MEMBARRIER_CMD_GLOBAL = 1
 F_NO_PREALLOC = 1 << 0
@@ -170,9 +171,8 @@ def bpf(command: Command, attr: bytes | bytearray) -> tuple[int, bytearray]:
 def attempt(command: Command, attr: bytes | bytearray) -> tuple[int, int, bytearray]:
     """Return (result, errno or 0, the attribute afterwards): batches say in it how far they came."""
     buffer = bytearray(attr)
-    libc = ctypes.CDLL(None, use_errno=True)
     view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-    result: int = libc.syscall(BPF_CALL[platform.machine()], int(command), view, len(buffer))
+    result: int = _libc().syscall(_number(BPF_CALLS), int(command), view, len(buffer))
     return result, ctypes.get_errno() if result < 0 else 0, buffer
 
 
@@ -306,8 +306,17 @@ def wait_for_programs() -> bool:
 
     MEMBARRIER_CMD_GLOBAL is synchronize_rcu(); kernels with nohz_full CPUs refuse it.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.syscall(MEMBARRIER_CALL[platform.machine()], MEMBARRIER_CMD_GLOBAL, 0, 0) == 0)
+    return bool(_libc().syscall(_number(MEMBARRIER_CALLS), MEMBARRIER_CMD_GLOBAL, 0, 0) == 0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """Open it once: that takes longer than most calls."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _number(calls: Mapping[str, int]) -> int:
+    return calls[platform.machine()]
 
 
 def _info(descriptor: int, size: int) -> bytes:

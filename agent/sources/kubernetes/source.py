@@ -21,8 +21,10 @@ from agent import clock as clock_
 from agent.sources import manifests
 from agent.sources.kubernetes import access, api, connection, deltas, inbox, reflector, store
 
+BUSY_S = 0.020
+"""A change so soon after another is taken for one of many; a lone one is yielded at once."""
 SETTLE_S = 0.001
-"""What arrives within this time of a change joins its update."""
+"""What arrives within this time of one of many changes joins its update."""
 SETTLE_LIMIT_S = 0.020
 """An update is yielded after this long even while more arrives."""
 WATCHDOG_S = 5.0
@@ -89,6 +91,8 @@ class KubernetesSource:
         self._told = told
         now = clock.unix_ns()
         self._states = {one: WatchState(resource=one, since_unix_ns=now) for one in self._resources}
+        self._handed_ns = 0
+        """When news was last handed on, by the monotonic clock."""
         self._connects: collections.Counter[api.Resource] = collections.Counter()
         self.store = store.Store()
         """What is known now."""
@@ -159,7 +163,7 @@ class KubernetesSource:
         return _Follower(follows, connected, pause, thread)
 
     async def _news(self, inbox_: inbox.Inbox, arrived: asyncio.Event) -> tuple[deltas.Delta, ...]:
-        """Wait for news and let it settle."""
+        """Wait for news, and let what comes soon after other news settle."""
         while not arrived.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCHDOG_S):
@@ -167,10 +171,13 @@ class KubernetesSource:
             self._abort_overdue()
         news: list[deltas.Delta] = []
         began_ns = self._clock.monotonic_ns()
+        busy = began_ns - self._handed_ns < BUSY_S * 1e9
         while arrived.is_set() and self._clock.monotonic_ns() - began_ns < SETTLE_LIMIT_S * 1e9:
             arrived.clear()
             news.extend(inbox_.take())
-            await asyncio.sleep(SETTLE_S)
+            if busy:
+                await asyncio.sleep(SETTLE_S)
+        self._handed_ns = self._clock.monotonic_ns()
         return tuple(news)
 
     def _abort_overdue(self) -> None:

@@ -109,6 +109,29 @@ def test_it_yields_once_all_lists_are_in_then_after_each_change() -> None:
     assert all(state.connected for state in told)
 
 
+def test_a_lone_change_is_yielded_at_once_and_one_of_many_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(
+        updates: AsyncGenerator[manifests.Update, None], made: source.KubernetesSource, cluster: Cluster
+    ) -> None:
+        await anext(updates)
+        following = asyncio.ensure_future(anext(updates))
+        await eventually(lambda: made.lost_unix_ns is None and len(cluster.watching) == len(api.Resource))
+        monkeypatch.setattr(source, "SETTLE_S", 60.0)
+        monkeypatch.setattr(source, "BUSY_S", 0.0)
+        cluster.say(api.Resource.PODS, scripted.event("MODIFIED", scripted.pod("b", 6)))
+        assert ("x", "b") in (await following).snapshot.pods
+        monkeypatch.setattr(source, "BUSY_S", 60.0)
+        following = asyncio.ensure_future(anext(updates))
+        cluster.say(api.Resource.PODS, scripted.event("MODIFIED", scripted.pod("c", 7)))
+        await asyncio.sleep(0.2)
+        assert not following.done()
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+    run(test)
+
+
 def test_a_server_that_has_sent_its_lists_is_not_lost_while_the_watches_open() -> None:
     async def test(
         updates: AsyncGenerator[manifests.Update, None], made: source.KubernetesSource, cluster: Cluster
