@@ -26,7 +26,7 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
 # Python without a suffix has to be named.
 LINTED := . $(shell grep -slE '^\#!.*python' scripts/* daemonset/*)
 
-.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-hubble image test-cluster test-cluster-daily kind test-vm bench fuzz lock test-bare clean
+.PHONY: setup packages proto bpf check lint format types imports unit kernel preflight test demo test-matrix test-kube test-hubble test-helm image test-cluster test-cluster-daily kind test-vm bench fuzz lock test-bare clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -110,6 +110,12 @@ test-kube: setup
 test-hubble: setup
 	@$(PHASE) "hubble command line" scripts/hubble
 	@$(PHASE) --show "tests with the hubble command line" $(BIN)/python -m pytest -q tests/hubble $(PYTEST_ARGS)
+
+# The chart by the real helm: built once, in minutes, where go is (scripts/helm); after that `make check` has these tests
+# too, and `make test` those that install it with an API server.
+test-helm: setup
+	@$(PHASE) "helm" scripts/helm
+	@$(PHASE) --show "tests with helm" $(BIN)/python -m pytest -q $(PARALLEL) tests/chart $(PYTEST_ARGS)
 
 # The image, and the DaemonSet on three nodes in namespaces of this machine: buildah, containerd, and go the first time.
 image:

@@ -209,6 +209,7 @@ def test_the_chart_exposes_flows_as_the_base_does() -> None:
     template = (SHIPPED / "helm" / "templates" / "hubble-peer.yaml").read_text()
     shipped = (SHIPPED / "base" / "hubble-peer.yaml").read_text().partition("apiVersion")[2]
     made = template.replace("{{ .Release.Namespace }}", "kube-system").replace("{{ .Values.hubble.port }}", "4244")
+    made = made.replace('    {{- include "nodewall.labels" . | nindent 4 }}\n', "")
     assert shipped.strip() == made.partition("apiVersion")[2].removesuffix("{{- end }}\n").strip()
 
 

@@ -140,6 +140,7 @@ class ControlPlane:
             "tls-private-key-file": key,
             "token-auth-file": self.directory / "tokens.csv",
             "authorization-mode": "RBAC",
+            "allow-privileged": "true",
             "service-cluster-ip-range": "10.96.0.0/16,fd00:10:96::/112",
             "service-account-issuer": "https://kubernetes.default.svc",
             "service-account-key-file": key,
