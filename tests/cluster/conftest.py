@@ -59,26 +59,59 @@ def shipped(cluster: bed.Bed, combination: combinations.Combination) -> pathlib.
     return directory
 
 
-@pytest.fixture
-def agents(
+class Kept:
+    """Agents that stay from one file of tests to the next, as long as these can do with the same."""
+
+    def __init__(self, applied: deployment.Deployment, mode: str) -> None:
+        """Apply nothing yet."""
+        self._applied = applied
+        self._mode = mode
+        self._here = False
+
+    def here(self) -> deployment.Deployment:
+        """Have them."""
+        if not self._here:
+            self._here = True
+            self._applied.apply()
+            assert self._applied.modes() == {self._mode}
+        return self._applied
+
+    def away(self) -> None:
+        """Have none, and nothing of theirs in force."""
+        if self._here:
+            self._applied.delete()
+            self._applied.uninstall()
+            self._here = False
+
+
+@pytest.fixture(scope="session")
+def kept(
     cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
-) -> Iterator[deployment.Deployment]:
-    """Deploy the agents as users do; uninstall them afterwards."""
-    yield from _applied(cluster, image, shipped, combination)
+) -> Iterator[Kept]:
+    assert image.exists()
+    agents = Kept(deployment.Deployment(cluster, overlay=shipped), combination.mode)
+    yield agents
+    agents.away()
 
 
 @pytest.fixture(scope="module")
-def deployed(
-    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
-) -> Iterator[deployment.Deployment]:
-    """Deploy the agents for all tests of a file, which leave them running."""
-    yield from _applied(cluster, image, shipped, combination)
+def deployed(kept: Kept) -> deployment.Deployment:
+    """Deploy the agents for tests that leave them as they are, which other files share."""
+    return kept.here()
 
 
-def _applied(
-    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path, combination: combinations.Combination
+@pytest.fixture
+def bare(kept: Kept, cluster: bed.Bed) -> bed.Bed:
+    """Return the cluster without agents."""
+    kept.away()
+    return cluster
+
+
+@pytest.fixture
+def agents(
+    bare: bed.Bed, shipped: pathlib.Path, combination: combinations.Combination
 ) -> Iterator[deployment.Deployment]:
-    assert image.exists()
-    with deployment.Deployment(cluster, overlay=shipped) as applied:
+    """Deploy the agents for a test of its own, as users do; uninstall them afterwards."""
+    with deployment.Deployment(bare, overlay=shipped) as applied:
         assert applied.modes() == {combination.mode}
         yield applied

@@ -57,11 +57,8 @@ def workload(cluster: bed.Bed, request: pytest.FixtureRequest) -> Iterator[Workl
 
 
 @pytest.mark.daily
-def test_from_nothing_to_ready_and_back_without_a_trace(
-    cluster: bed.Bed, image: pathlib.Path, shipped: pathlib.Path
-) -> None:
-    assert image.exists()
-    deployed = deployment.Deployment(cluster, overlay=shipped)
+def test_from_nothing_to_ready_and_back_without_a_trace(bare: bed.Bed, shipped: pathlib.Path) -> None:
+    deployed = deployment.Deployment(bare, overlay=shipped)
     before = {node: deployed.trace(node) for node in NODES}
     seconds = deployed.apply()
     resident = {node: deployed.resident_kib(node) for node in NODES}

@@ -7,7 +7,6 @@ from the API first. A wave without policies shows that the forbidden server answ
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,17 +25,11 @@ FORBIDDEN = f"{dialer.NEVER}-forbidden"
 
 
 @pytest.fixture(params=["strict", "permissive"])
-def hold(
-    request: pytest.FixtureRequest,
-    cluster: bed.Bed,
-    image: pathlib.Path,
-    combination: combinations.Combination,
-) -> Iterator[str]:
+def hold(request: pytest.FixtureRequest, bare: bed.Bed, combination: combinations.Combination) -> Iterator[str]:
     """Deploy agents that do so with pods they do not know yet."""
-    assert image.exists()
-    directory = cluster.shape.state / f"overlay-{request.param}"
+    directory = bare.shape.state / f"overlay-{request.param}"
     overlay.write(directory, engine=combination.flag, hold=request.param)
-    with deployment.Deployment(cluster, overlay=directory):
+    with deployment.Deployment(bare, overlay=directory):
         yield request.param
 
 

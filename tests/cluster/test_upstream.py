@@ -36,15 +36,15 @@ def suite() -> None:
 
 
 def test_without_agents_the_suite_fails(
-    cluster: bed.Bed, combination: combinations.Combination, tmp_path: pathlib.Path
+    bare: bed.Bed, combination: combinations.Combination, tmp_path: pathlib.Path
 ) -> None:
     if not combination.whole_suite:
         pytest.skip("shown where the whole suite runs: a spec that fails takes minutes")
     one = upstream.focus(["API should support creating NetworkPolicy API with endport"])
-    sound = upstream.run(cluster, focus=one, directory=tmp_path)
+    sound = upstream.run(bare, focus=one, directory=tmp_path)
     assert (len(sound.passed), sound.failed) == (1, ()), "the suite does not even run"
     one = upstream.focus([f"{upstream.UDP}should support a 'default-deny-ingress' policy"])
-    report = upstream.run(cluster, focus=one, directory=tmp_path)
+    report = upstream.run(bare, focus=one, directory=tmp_path)
     assert (report.passed, len(report.failed)) == ((), 1), (tmp_path / "e2e.log").read_text()[-3000:]
 
 
