@@ -23,7 +23,7 @@ import shutil
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 
-from agent import audits, errors, inputs, lock, logs, pages, tasks, telemetry
+from agent import audits, errors, footprint, inputs, lock, logs, pages, tasks, telemetry
 from agent import clock as clock_
 from agent import config as config_
 from agent import parts as parts_
@@ -46,6 +46,7 @@ def main() -> None:
         config = config_.parse(sys.argv[1:], os.environ)
     except errors.NodewallError as error:
         sys.exit(_complain(error, 2))
+    footprint.share_arena()
     threshold = logs.configure(config.log_level, sys.stderr)
     told = settings_.Settings(config=config, arguments=tuple(sys.argv[1:]), threshold=threshold)
     ended = 0

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import pathlib
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 
-from agent import audits, inputs, logs, reconciler
+from agent import audits, footprint, inputs, logs, reconciler
 from agent.model import endpoint, verdict
 from agent.node import sandboxes
 from agent.node.cri import runtime as runtime_
@@ -119,10 +117,7 @@ async def _counted(items: AsyncIterator[verdict.Item], ledger: audits.Ledger) ->
 async def give_back_memory(loop: reconciler.Reconciler) -> None:
     """Once the first policy is enforced, keep what stays out of garbage collection, and free what starting needed."""
     await loop.reached(0)
-    gc.collect()
-    gc.freeze()
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    footprint.give_back()
 
 
 def read_again(source: inputs.Source, pods: sandboxes.SandboxWatch, loop: reconciler.Reconciler) -> None:

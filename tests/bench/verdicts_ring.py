@@ -1,6 +1,6 @@
 """A ring of raw events in a file, laid out as the kernel's: a writer in one process, the agent's own reader in another.
 
-Page 0 has the consumer's position and, behind it, what found the ring full; page 1 the producer's; then the data.
+Page 0 has the consumer's position and, behind it, what found the ring full; page 1 the producer's; then twice the data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SharedReader(events.EventReader):
         """Map the file."""
         self._path = path
         self._wake = wake
-        self._ring = ring.Ring(os.open(path, os.O_RDWR), size=BYTES, whole=False)
+        self._ring = ring.Ring(os.open(path, os.O_RDWR), size=BYTES)
 
     @property
     def fd(self) -> int:
@@ -55,7 +55,7 @@ class SharedWriter:
     def __init__(self, path: pathlib.Path, wake: int) -> None:
         """Map the file and make the events."""
         file = os.open(path, os.O_RDWR)
-        self._all = mmap.mmap(file, 2 * mmap.PAGESIZE + BYTES)
+        self._all = mmap.mmap(file, 2 * mmap.PAGESIZE + 2 * BYTES)
         os.close(file)
         self._words = memoryview(self._all)[: mmap.PAGESIZE].cast("Q")
         self._produced = memoryview(self._all)[mmap.PAGESIZE : mmap.PAGESIZE + 8].cast("Q")
@@ -74,8 +74,9 @@ class SharedWriter:
         self._next = (self._next + fitting) % FLOWS
         at = end & (BYTES - 1)
         first = min(len(chunk), BYTES - at)
-        self._data[at : at + first] = chunk[:first]
-        self._data[: len(chunk) - first] = chunk[first:]
+        for copy in (0, BYTES):
+            self._data[copy + at : copy + at + first] = chunk[:first]
+            self._data[copy : copy + len(chunk) - first] = chunk[first:]
         self._produced[0] = end + len(chunk)
         self._words[LOST] += count - fitting
         self._words[OFFERED] += count
@@ -85,7 +86,7 @@ class SharedWriter:
 def make(path: pathlib.Path) -> None:
     """Make an empty ring."""
     with path.open("wb") as file:
-        file.truncate(2 * mmap.PAGESIZE + BYTES)
+        file.truncate(2 * mmap.PAGESIZE + 2 * BYTES)
 
 
 def offered(path: pathlib.Path) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """The ring buffer of verdicts, read in batches from user space.
 
 The problem: a busy node makes 100 000 verdicts a second, and a callback for each costs more than the
-verdict. The rule: map the ring (kernel documentation, bpf/ringbuf), copy what is ready at once and
-unpack it in one pass; hand on tuples and let the observer decode what somebody asks for. A reader never
-holds the datapath up: what does not fit is counted there (`events_lost`) and dropped.
+verdict. The rule: map what is ready at once (`ring`) and unpack it in one pass; hand on tuples and let
+the observer decode what somebody asks for. A reader never holds the datapath up: what does not fit is
+counted there (`events_lost`) and dropped.
 
 One reader a ring: the consumer position is shared by all who map it.
 """
@@ -26,7 +26,7 @@ class EventReader:
 
     def __init__(self, pin: pathlib.Path) -> None:
         """Map the pinned ring. Raises DatapathError."""
-        self._ring = ring.open_pinned(pin, what="verdicts", whole=False)
+        self._ring = ring.open_pinned(pin, what="verdicts")
 
     @property
     def fd(self) -> int:
@@ -35,15 +35,9 @@ class EventReader:
 
     def read(self) -> list[layout.RawEvent]:
         """Return at most BATCH_EVENTS events, oldest first; empty: nothing is ready."""
-        begin, memory = self._ring.consumed, self._ring.memory
-        length = min(self._ring.written - begin, BATCH_EVENTS * RECORD_BYTES)
-        if not length:
-            return []
-        offset = self._ring.place(begin)
-        ready = memory[offset : offset + length]
-        if len(ready) < length:
-            ready += memory[ring.DATA : ring.DATA + length - len(ready)]
-        events, used = _unpack(ready)
+        begin = self._ring.consumed
+        with self._ring.ready(BATCH_EVENTS * RECORD_BYTES) as ready:
+            events, used = _unpack(ready)
         self._ring.consumed = begin + used
         return events
 
@@ -52,7 +46,7 @@ class EventReader:
         self._ring.close()
 
 
-def _unpack(ready: bytes) -> tuple[list[layout.RawEvent], int]:
+def _unpack(ready: bytes | memoryview) -> tuple[list[layout.RawEvent], int]:
     """Return the events up to the first one still being written, and the bytes they take."""
     make, unpack = layout.RawEvent._make, layout.EVENT.unpack
     events: list[layout.RawEvent] = []

@@ -23,7 +23,7 @@ class AnswerReader:
 
     def __init__(self, pin: pathlib.Path) -> None:
         """Map the pinned ring. Raises DatapathError."""
-        self._ring = ring.open_pinned(pin, what="answers", whole=True)
+        self._ring = ring.open_pinned(pin, what="answers")
 
     @property
     def fd(self) -> int:
@@ -42,22 +42,28 @@ class AnswerReader:
 
     def read(self) -> list[fqdn_layout.Answer]:
         """Return some answers, oldest first; empty: nothing is ready."""
-        at, memory = self._ring.consumed, self._ring.memory
-        end = min(self._ring.written, at + BATCH_BYTES)
-        answers: list[fqdn_layout.Answer] = []
-        while at < end:
-            place = self._ring.place(at)
-            header, _ = HEADER.unpack_from(memory, place)
-            if header & ring.BUSY:
-                break
-            length = header & LENGTH
-            if not header & ring.DISCARDED:
-                content = memory[place + HEADER.size : place + HEADER.size + length]
-                answers.append(fqdn_layout.decode_answer(content))
-            at += (HEADER.size + length + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        self._ring.consumed = at
+        begin = self._ring.consumed
+        with self._ring.ready(BATCH_BYTES) as ready:
+            answers, used = _unpack(ready)
+        self._ring.consumed = begin + used
         return answers
 
     def close(self) -> None:
         """Unmap; the ring goes on."""
         self._ring.close()
+
+
+def _unpack(ready: bytes | memoryview) -> tuple[list[fqdn_layout.Answer], int]:
+    """Return the answers up to the first one still being written, or cut off by the batch, and the bytes they take."""
+    answers: list[fqdn_layout.Answer] = []
+    used = 0
+    while used < len(ready):
+        header, _ = HEADER.unpack_from(ready, used)
+        begin, length = used + HEADER.size, header & LENGTH
+        end = begin + (length + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        if header & ring.BUSY or end > len(ready):
+            break
+        if not header & ring.DISCARDED:
+            answers.append(fqdn_layout.decode_answer(bytes(ready[begin : begin + length])))
+        used = end
+    return answers, used
