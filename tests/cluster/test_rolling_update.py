@@ -24,6 +24,8 @@ OPEN = GOOD | {"slow"}
 the host's own address: with agents and without."""
 UPDATES = 2
 STEADY_S = 2.0
+LAST_S = 12.0
+"""After the last change: whoever gets no answer dials only some four times a second, and updates may be quick."""
 FEWEST = 100
 """A load that has dialled less often has seen nothing."""
 SILENT = "silent-"
@@ -78,7 +80,7 @@ def test_rolling_updates_leak_nothing_and_deny_nothing(
         opened = strangers.counted() | friends.counted()
     assert len(opened) == len(CLIENTS)
     assert all(counter.keys() <= OPEN for targets in opened.values() for counter in targets.values()), opened
-    assert all(GOOD <= counter.keys() for targets in opened.values() for counter in targets.values()), opened
+    assert all(counter.keys() >= GOOD for targets in opened.values() for counter in targets.values()), opened
     close(cluster, asked)
     with contextlib.ExitStack() as stack:
         friends = stack.enter_context(clients.loads("friend"))
@@ -87,7 +89,7 @@ def test_rolling_updates_leak_nothing_and_deny_nothing(
             agents.restart()
         # One that says the same in other words: every agent compiles and flips under the load.
         guard(asked, "nobody-else")
-        time.sleep(STEADY_S)
+        time.sleep(LAST_S)
         allowed, denied = friends.counted(), strangers.counted()
     print(f"friends: {allowed}\nstrangers: {denied}")
     for targets in allowed.values():
