@@ -14,18 +14,6 @@ SCRIPT = ROOT / "scripts" / "helm"
 BASH = shutil.which("bash")
 
 
-@pytest.fixture
-def bare(tmp_path: pathlib.Path) -> dict[str, str]:
-    """Return an environment with the few programs the script calls, and neither helm nor go."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("bash", "dirname", "readlink", "sed", "env"):
-        found = shutil.which(name)
-        assert found
-        (programs / name).symlink_to(found)
-    return {"PATH": str(programs), "HOME": str(tmp_path), "NODEWALL_CACHE": str(tmp_path / "cache")}
-
-
 def run(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     assert BASH
     return subprocess.run([BASH, SCRIPT, *words], check=False, capture_output=True, text=True, env=environment)
