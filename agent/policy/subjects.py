@@ -81,7 +81,8 @@ def hold(cluster: snapshot.Snapshot, node: endpoint.NodeView) -> Hold:
     """Return what is held of this node's pod ranges.
 
     A range in which other nodes have pods is none of this node's own: an IPAM that leaves podCIDR alone. Manifests
-    that describe no node at all are not blamed for that, nor is it told where only some moments hold anything.
+    that describe no node at all are not blamed for that. In permissive mode both ranges and problems last only while a
+    pod is to come that a policy selects.
     """
     if not _holds_unknown(cluster, node, guarded=bool(cluster.policies)):
         return Hold()

@@ -264,6 +264,13 @@ def test_permissive_holds_what_is_unknown_while_a_pod_that_a_policy_selects_is_t
     assert unknown == ([True] if held else [])
 
 
+def test_permissive_says_that_there_is_no_range_to_hold_while_such_a_pod_is_to_come() -> None:
+    view = endpoint.NodeView(name=pictures.NODE, hold_mode=PERMISSIVE)
+    found = subjects.hold(snapshot.build((*pictures.NODES[1:], EXPECTED, SELECTED), ()), view)
+    assert found.ranges == frozenset()
+    assert [problem.path for problem in found.problems] == ["spec.podCIDRs"]
+
+
 def test_a_pod_that_a_policy_of_the_cluster_may_select_is_waited_for_before_its_namespace_is_known() -> None:
     wide = dataclasses.replace(SELECTED, subject_namespaces=labels.EVERYTHING, subject=labels.EVERYTHING)
     view = endpoint.NodeView(name=pictures.NODE, hold_mode=PERMISSIVE)
